@@ -1,0 +1,95 @@
+//! Joins a planner to a store: fetch what it needs, commit what it plans, plan again on conflict.
+
+use crate::{CommitError, Deadline, Error, Store};
+use model::store::{Plan, Query, Stop, View};
+
+/// How often planning may start over, by conflict or by need, before giving up.
+const MAX_ROUNDS: usize = 1000;
+
+/// Why a driven plan failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError<E> {
+    /// The planner refused.
+    #[error("{0}")]
+    Plan(E),
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// Others won every race until the limit or the deadline.
+    #[error("too many concurrent changes: {0}")]
+    Contended(Conflicts),
+}
+
+/// What a driven plan cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conflicts {
+    pub conflicts: u32,
+    pub reads: u32,
+}
+
+impl std::fmt::Display for Conflicts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} conflicts, {} reads", self.conflicts, self.reads)
+    }
+}
+
+/// Runs `plan` against `store` until it is done or committed.
+///
+/// `view` may hold earlier knowledge; stale entries cost a conflict, never correctness.
+pub fn drive<T, E>(
+    store: &dyn Store,
+    view: &mut View,
+    deadline: Deadline,
+    mut plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
+) -> Result<(T, Conflicts), DriveError<E>> {
+    let mut cost = Conflicts::default();
+    for _ in 0..MAX_ROUNDS {
+        match plan(view) {
+            Ok(Plan::Done(out)) => return Ok((out, cost)),
+            Ok(Plan::Commit(writes, out)) => match store.commit(&writes, deadline) {
+                Ok(revision) => {
+                    remember(view, writes, revision);
+                    return Ok((out, cost));
+                }
+                Err(CommitError::Conflict { current, .. }) => {
+                    cost.conflicts += 1;
+                    current.into_iter().for_each(|(key, entry)| view.put(&key, entry));
+                }
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            },
+            Err(Stop::Need(queries)) => {
+                cost.reads += 1;
+                fetch(store, view, &queries, deadline)?;
+            }
+            Err(Stop::Fail(error)) => return Err(DriveError::Plan(error)),
+        }
+        if deadline.left().is_zero() {
+            break;
+        }
+    }
+    Err(DriveError::Contended(cost))
+}
+
+fn remember(view: &mut View, writes: Vec<model::store::Write>, revision: u64) {
+    for w in writes {
+        let entry = w.value.map(|value| model::store::Entry { key: w.key.clone(), value, revision });
+        view.put(&w.key, entry);
+    }
+}
+
+fn fetch(store: &dyn Store, view: &mut View, queries: &[Query], deadline: Deadline) -> Result<(), Error> {
+    let gets: Vec<&str> =
+        queries.iter().filter_map(|q| if let Query::Get(k) = q { Some(k.as_str()) } else { None }).collect();
+    if !gets.is_empty() {
+        for (key, entry) in gets.iter().zip(store.get(&gets, deadline)?) {
+            view.put(key, entry);
+        }
+    }
+    for query in queries {
+        match query {
+            Query::Get(_) => {}
+            Query::List(prefix) => view.put_list(prefix, store.list(prefix, deadline)?),
+            Query::Keys(prefix) => view.put_keys(prefix, store.keys(prefix, deadline)?),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Errors of the store, by what the caller can do about them.
+
+use model::store::Entry;
+use std::path::PathBuf;
+
+/// What went wrong, for callers that decide by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The store does not exist yet.
+    Missing,
+    /// The lock or the server did not answer before the deadline; try again.
+    Timeout,
+    /// The server cannot be reached; try again.
+    Unreachable,
+    /// No room left to write.
+    Full,
+    /// The medium is read-only or access is denied.
+    Denied,
+    /// The stored bytes are damaged or of a version that this build does not know.
+    Corrupt,
+    /// Any other failure of the operating system.
+    Io,
+}
+
+/// A failed operation: what was tried, on what, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{op} {}: {detail}", subject.display())]
+pub struct Error {
+    pub op: &'static str,
+    pub subject: PathBuf,
+    pub kind: ErrorKind,
+    pub detail: String,
+}
+
+/// Why a commit did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A condition failed. `current` holds what each written key is now, in the order of the
+    /// writes; the first `applied` writes took effect (always 0 with transactions).
+    #[error("write conflict")]
+    Conflict { applied: usize, current: Vec<(String, Option<Entry>)> },
+    #[error(transparent)]
+    Store(#[from] Error),
+}

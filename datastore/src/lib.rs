@@ -1,0 +1,80 @@
+//! Where Percale keeps its objects: one trait, several back ends.
+//!
+//! | back end | module | for |
+//! |---|---|---|
+//! | embedded | [`embedded`] | one host; a crash-safe store in a directory |
+//!
+//! Everything here is synchronous and takes a [`Deadline`]; a cluster back end owns its runtime.
+
+mod drive;
+pub mod embedded;
+mod error;
+
+pub use drive::{Conflicts, DriveError, drive};
+pub use error::{CommitError, Error, ErrorKind};
+
+use model::store::{Entry, Revision, Write};
+use std::time::{Duration, Instant};
+
+/// The instant by which a call must have answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(pub Instant);
+
+impl Deadline {
+    pub fn after(limit: Duration) -> Self {
+        Self(Instant::now() + limit)
+    }
+
+    /// Time left, zero when it has passed.
+    pub fn left(&self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
+
+/// A set of keys with revisions and conditional commits.
+///
+/// Keys and values are those of Calico's etcd model; a back end that stores them otherwise
+/// (Kubernetes) converts. Implementations are shared between threads.
+pub trait Store: Send + Sync {
+    /// Names this store for messages and for the record of the store in use:
+    /// kind and place, such as `embedded:/var/lib/percale/store`.
+    fn identity(&self) -> String;
+
+    /// Reads several keys at once; the answer has their order. Absent keys are `None`.
+    fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error>;
+
+    /// All entries under `prefix`, in key order, from one moment.
+    fn list(&self, prefix: &str, deadline: Deadline) -> Result<Vec<Entry>, Error>;
+
+    /// The keys under `prefix`, in order, without their values.
+    fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error>;
+
+    /// Applies `writes`: all or none where the back end has transactions, else in order up to the
+    /// first failure. Durable when it returns. The answer is the revision of the written keys.
+    fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError>;
+
+    /// Makes sure that what was read is durable, for an answer that commits nothing itself.
+    fn barrier(&self, deadline: Deadline) -> Result<(), Error>;
+
+    /// Starts a watch of `prefix`: first every existing entry, then [`Event::Synced`], then changes.
+    fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error>;
+}
+
+/// A change under a watched prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Put(Entry),
+    Delete {
+        key: String,
+    },
+    /// All that existed has been told; from here on events are changes.
+    Synced,
+    /// History was lost: forget everything; the full list follows, then `Synced`.
+    Reset,
+}
+
+/// A running watch. Dropping it ends it.
+pub trait Watch: Send {
+    /// The next event, or `None` when none came before the deadline.
+    fn next(&mut self, deadline: Deadline) -> Result<Option<Event>, Error>;
+}

@@ -1,0 +1,3 @@
+//! Ids, resources and stored formats. Pure: no I/O, no clock, no chance.
+
+pub mod store;

@@ -1,0 +1,225 @@
+//! What a datastore holds and what can be asked of it, as plain data.
+//!
+//! Keys are Calico's etcd key texts (`model::keys`), values the JSON bytes stored under them.
+//! Pure code reads a [`View`] and answers with a [`Plan`]; an edge (`datastore::drive`) fetches
+//! what the view lacks, commits, and asks again after a conflict. Planning is therefore a
+//! function of what was read, and can be replayed in any interleaving by a test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Version of one key: grows with every write to it, unique within a store. Zero is never used.
+pub type Revision = u64;
+
+/// A key as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: String,
+    pub value: Vec<u8>,
+    /// Revision of the last write to this key (etcd's ModRevision).
+    pub revision: Revision,
+}
+
+/// The condition under which a [`Write`] applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The key does not exist.
+    Absent,
+    /// The key's last write had this revision.
+    At(Revision),
+    /// No condition.
+    Any,
+}
+
+/// One conditional write. `value: None` deletes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub key: String,
+    pub expect: Expect,
+    pub value: Option<Vec<u8>>,
+}
+
+/// Something a planner must know before it can go on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Query {
+    Get(String),
+    /// All entries whose key starts with this prefix, in key order.
+    List(String),
+    /// As `List`, but the keys alone.
+    Keys(String),
+}
+
+/// A planner's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan<T> {
+    /// These writes, all or none, in this order; every prefix of them is a legal state.
+    Commit(Vec<Write>, T),
+    /// Nothing to write.
+    Done(T),
+}
+
+/// Why planning stopped without a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop<E> {
+    /// The view lacks these; fetch them and plan again.
+    Need(Vec<Query>),
+    Fail(E),
+}
+
+impl<E> From<Missing> for Stop<E> {
+    fn from(missing: Missing) -> Self {
+        Stop::Need(missing.0)
+    }
+}
+
+/// Queries that a [`View`] could not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing(pub Vec<Query>);
+
+/// What has been read so far: known entries, keys known to be absent, prefixes known in full.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    known: BTreeMap<String, Option<Entry>>,
+    lists: BTreeSet<String>,
+    key_lists: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl View {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The entry of `key`, `None` if it is known not to exist.
+    pub fn get(&self, key: &str) -> Result<Option<&Entry>, Missing> {
+        match self.known.get(key) {
+            Some(entry) => Ok(entry.as_ref()),
+            None if self.covered(key) => Ok(None),
+            None => Err(Missing(vec![Query::Get(key.to_owned())])),
+        }
+    }
+
+    /// All entries under `prefix`, in key order.
+    pub fn list<'a>(&'a self, prefix: &str) -> Result<impl Iterator<Item = &'a Entry> + use<'a>, Missing> {
+        if !self.covered(prefix) {
+            return Err(Missing(vec![Query::List(prefix.to_owned())]));
+        }
+        Ok(self.range(prefix).filter_map(|(_, e)| e.as_ref()))
+    }
+
+    /// All keys under `prefix`, in order.
+    pub fn keys<'a>(&'a self, prefix: &str) -> Result<Vec<&'a str>, Missing> {
+        if self.covered(prefix) {
+            return Ok(self.range(prefix).filter(|(_, e)| e.is_some()).map(|(k, _)| k).collect());
+        }
+        match self.key_lists.get(prefix) {
+            Some(keys) => Ok(keys.iter().map(String::as_str).collect()),
+            None => Err(Missing(vec![Query::Keys(prefix.to_owned())])),
+        }
+    }
+
+    /// Fails with every query of `wanted` that is not answered yet, so that they are fetched at once.
+    pub fn require(&self, wanted: impl IntoIterator<Item = Query>) -> Result<(), Missing> {
+        let missing: Vec<_> = wanted.into_iter().filter(|q| !self.answers(q)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(Missing(missing)) }
+    }
+
+    /// Records the answer to a `Get`, or the value a conflict reported.
+    pub fn put(&mut self, key: &str, entry: Option<Entry>) {
+        for (prefix, keys) in &mut self.key_lists {
+            if key.starts_with(prefix.as_str()) {
+                if entry.is_some() {
+                    keys.insert(key.to_owned());
+                } else {
+                    keys.remove(key);
+                }
+            }
+        }
+        self.known.insert(key.to_owned(), entry);
+    }
+
+    /// Records the answer to a `List`: what is not in `entries` does not exist.
+    pub fn put_list(&mut self, prefix: &str, entries: Vec<Entry>) {
+        self.forget_under(prefix);
+        for entry in entries {
+            self.known.insert(entry.key.clone(), Some(entry));
+        }
+        self.lists.insert(prefix.to_owned());
+    }
+
+    /// Records the answer to a `Keys`.
+    pub fn put_keys(&mut self, prefix: &str, keys: impl IntoIterator<Item = String>) {
+        self.key_lists.insert(prefix.to_owned(), keys.into_iter().collect());
+    }
+
+    /// Drops all knowledge, for a caller that can no longer tell what is fresh.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn answers(&self, query: &Query) -> bool {
+        match query {
+            Query::Get(key) => self.known.contains_key(key) || self.covered(key),
+            Query::List(prefix) => self.covered(prefix),
+            Query::Keys(prefix) => self.covered(prefix) || self.key_lists.contains_key(prefix),
+        }
+    }
+
+    fn covered(&self, text: &str) -> bool {
+        self.lists.iter().any(|p| text.starts_with(p.as_str()))
+    }
+
+    fn range<'a>(&'a self, prefix: &str) -> impl Iterator<Item = (&'a str, &'a Option<Entry>)> + use<'a> {
+        let prefix = prefix.to_owned();
+        self.known
+            .range(prefix.clone()..)
+            .take_while(move |(k, _)| k.starts_with(prefix.as_str()))
+            .map(|(k, e)| (k.as_str(), e))
+    }
+
+    fn forget_under(&mut self, prefix: &str) {
+        self.known.retain(|k, _| !k.starts_with(prefix));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str) -> Entry {
+        Entry { key: key.into(), value: b"{}".to_vec(), revision: 1 }
+    }
+
+    #[test]
+    fn unread_is_missing_and_read_absence_is_none() {
+        let mut view = View::new();
+        assert_eq!(view.get("/a"), Err(Missing(vec![Query::Get("/a".into())])));
+        view.put("/a", None);
+        assert_eq!(view.get("/a"), Ok(None));
+    }
+
+    #[test]
+    fn a_list_answers_gets_and_keys_below_it() {
+        let mut view = View::new();
+        view.put_list("/b/", vec![entry("/b/1"), entry("/b/2")]);
+        assert_eq!(view.get("/b/3"), Ok(None));
+        assert_eq!(view.keys("/b/").unwrap(), ["/b/1", "/b/2"]);
+        view.put("/b/1", None);
+        assert_eq!(view.list("/b/").unwrap().count(), 1);
+    }
+
+    #[test]
+    fn require_names_everything_that_is_missing() {
+        let mut view = View::new();
+        view.put("/a", None);
+        let wanted = [Query::Get("/a".into()), Query::List("/p/".into()), Query::Keys("/k/".into())];
+        assert_eq!(view.require(wanted.clone()), Err(Missing(wanted[1..].to_vec())));
+    }
+
+    #[test]
+    fn a_key_list_follows_later_puts() {
+        let mut view = View::new();
+        view.put_keys("/k/", ["/k/1".to_owned()]);
+        view.put("/k/2", Some(entry("/k/2")));
+        view.put("/k/1", None);
+        assert_eq!(view.keys("/k/").unwrap(), ["/k/2"]);
+    }
+}
