@@ -1,1 +1,36 @@
-//! See the crate's README.
+//! Test beds: what is needed to run the shipped binaries under real runtimes, on a real kernel.
+//!
+//! Everything happens in a [`Bed`]: a temporary directory, a network namespace that plays the
+//! host, and a plugin directory. A bed leaves nothing behind, after a panic either.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`bed`] | the guard: directory, namespaces, processes, plugin directory |
+//! | [`netns`] | a network namespace; what its kernel knows (links, routes) |
+//! | [`conf`] | configurations of our plugin and of its peers |
+//! | [`cnirun`] | a runtime in small: chains, cached results, every verb |
+//! | [`probe`] | TCP and UDP between two namespaces, up to the full MTU |
+//! | [`clean`] | what must hold once every pod is gone |
+//! | [`containerd`], [`podman`], [`cnitool`] | the real clients |
+//! | [`strace`] | SIGKILL at the nth call of a system call |
+//! | [`random`] | seeded chance for the tests that need it |
+
+pub mod bed;
+//pub mod bench;
+pub mod bins;
+pub mod clean;
+pub mod cnirun;
+pub mod cnitool;
+pub mod conf;
+pub mod containerd;
+pub mod image;
+pub mod netns;
+pub mod podman;
+pub mod probe;
+pub mod random;
+pub mod strace;
+
+pub use bed::Bed;
+pub use bins::Bins;
+pub use cnirun::{Attachment, Failure, Network};
+pub use netns::Netns;
