@@ -1,7 +1,7 @@
 //! Errors of the store, by what the caller can do about them.
 
 use model::store::Entry;
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 /// What went wrong, for callers that decide by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum ErrorKind {
     Denied,
     /// The stored bytes are damaged or of a version that this build does not know.
     Corrupt,
+    /// What the caller gave is outside the limits (a key, a value, a name); trying again is useless.
+    Invalid,
     /// Any other failure of the operating system.
     Io,
 }
@@ -30,6 +32,32 @@ pub struct Error {
     pub subject: PathBuf,
     pub kind: ErrorKind,
     pub detail: String,
+}
+
+impl Error {
+    pub(crate) fn new(
+        op: &'static str,
+        subject: impl Into<PathBuf>,
+        kind: ErrorKind,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { op, subject: subject.into(), kind, detail: detail.into() }
+    }
+
+    /// Sorts an error of the operating system by what can be done about it.
+    pub(crate) fn os(op: &'static str, subject: impl Into<PathBuf>, source: &io::Error) -> Self {
+        Self::new(op, subject, os_kind(source), source.to_string())
+    }
+}
+
+fn os_kind(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::Missing,
+        io::ErrorKind::TimedOut => ErrorKind::Timeout,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
+        _ => ErrorKind::Io,
+    }
 }
 
 /// Why a commit did not happen.

@@ -9,6 +9,8 @@
 mod drive;
 pub mod embedded;
 mod error;
+pub mod journal;
+pub mod lock;
 
 pub use drive::{Conflicts, DriveError, drive};
 pub use error::{CommitError, Error, ErrorKind};
