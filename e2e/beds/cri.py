@@ -1,7 +1,7 @@
 """A CRI client that is driven by lines of JSON.
 
 Usage: cri.py SOCKET. One request a line on stdin, one answer a line on stdout:
-    {"op": "run", "pods": [{"name": "a", "ports": [[80, 8080]]}]}  -> {"items": [{"ok": "ID"}, ...]}
+    {"op": "run", "pods": [{"name": "a", "ports": [[80, 8080]], "seconds": 2}]} -> {"items": [{"ok": "ID"}, ...]}
     {"op": "stop" | "remove" | "status", "ids": ["ID"]}            -> {"items": [{"ok": ...}, ...]}
     {"op": "list"}                                                 -> {"items": [{"ok": [{"id", "name", "ready"}]}]}
     {"op": "ready"}                                                -> {"items": [{"ok": true | false}]}
@@ -32,7 +32,7 @@ def pod_config(pod):
 
 def run(stub, pod):
     request = pb.RunPodSandboxRequest(config=pod_config(pod))
-    return stub.RunPodSandbox(request, timeout=SECONDS).pod_sandbox_id
+    return stub.RunPodSandbox(request, timeout=pod.get("seconds", SECONDS)).pod_sandbox_id
 
 
 def stop(stub, pod_id):

@@ -35,15 +35,7 @@ impl Netns {
 
     /// Runs `f` on a thread inside the namespace; what it spawns or binds belongs there.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        let ns = File::open(&self.path).expect("the namespace exists");
-        thread::scope(|scope| {
-            let inside = scope.spawn(move || {
-                move_into_link_name_space(ns.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("setns as root");
-                f()
-            });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        within(&self.path, f)
     }
 
     /// A command that will run inside. `ip netns exec` would hide the cgroups, nsenter does not.
@@ -110,6 +102,31 @@ impl Drop for Netns {
         }
         self.unlink();
     }
+}
+
+/// Joins a host with a namespace that knows no route to the pods, by a veth called `up0`:
+/// 192.0.2.1 and 2001:db8:1::1 on the host, ::2 and .2 outside.
+pub fn join(host: &Netns, outside: &Netns) {
+    let peer = ["peer", "name", "up0", "netns", outside.name()];
+    must(host.command("ip").args(["link", "add", "up0", "type", "veth"]).args(peer));
+    for (ns, last) in [(host, 1), (outside, 2)] {
+        must(ns.command("ip").args(["link", "set", "up0", "up"]));
+        must(ns.command("ip").args(["addr", "add", &format!("192.0.2.{last}/24"), "dev", "up0"]));
+        let v6 = format!("2001:db8:1::{last}/64");
+        must(ns.command("ip").args(["addr", "add", &v6, "dev", "up0", "nodad"]));
+    }
+}
+
+/// Runs `f` on a thread in the network namespace at `path`.
+pub fn within<T: Send>(path: &Path, f: impl FnOnce() -> T + Send) -> T {
+    let ns = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    thread::scope(|scope| {
+        let inside = scope.spawn(move || {
+            move_into_link_name_space(ns.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns as root");
+            f()
+        });
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Sends SIGKILL to a process that this test started.

@@ -1,5 +1,7 @@
 //! The beds themselves, with the reference plugins: where these pass, a failure elsewhere is ours.
 
+#![allow(clippy::unwrap_used)]
+
 use e2e::clean::{kernel_is_clean, pod_links};
 use e2e::cnirun::{address, addresses};
 use e2e::cnitool::Cnitool;
