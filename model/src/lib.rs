@@ -1,3 +1,29 @@
 //! Ids, resources and stored formats. Pure: no I/O, no clock, no chance.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`ip`] | address arithmetic, parsing |
+//! | [`keys`] | key texts from typed ids, and back |
+//! | [`block`], [`affinity`], [`resource`] | stored forms, Calico's JSON |
+//! | [`selector`] | Calico's selector language |
+//! | [`store`] | views, plans and writes |
+//! | [`veth`], [`time`] | names of host interfaces, texts of times |
 
+pub mod affinity;
+pub mod block;
+pub mod decode;
+pub mod ip;
+pub mod keys;
+pub mod resource;
+pub mod selector;
 pub mod store;
+pub mod time;
+pub mod veth;
+
+pub use affinity::{Affinity, AffinityState, Handle, IpamConfig};
+pub use block::{Attribute, Block};
+pub use decode::{DecodeError, Problem, Stored};
+pub use ip::Family;
+pub use keys::Scope;
+pub use resource::{ClusterInformation, IpPool, IpReservation, Node, Resource};
+pub use veth::{HostNameOf, host_name};
