@@ -1,0 +1,116 @@
+//! What is wrong with the stored objects, and what puts it right.
+
+use crate::request::{Context, Held};
+use crate::{IpamError, Released};
+use ipnet::IpNet;
+use model::store::{Plan, Revision, Stop, View};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// What one host knows about its attachments. Only what was looked at is listed: an allocation
+/// whose namespace is not in `netns` is not judged by it.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    pub host: String,
+    pub boot_id: String,
+    /// Each `netns` attribute that was looked at (its text, as stored), and whether that very
+    /// namespace (path and inode) exists.
+    pub netns: BTreeMap<String, bool>,
+    /// Owners of living host links: handle and interface name in the container.
+    pub links: BTreeSet<(String, String)>,
+    /// Addresses that this host routes to a living link.
+    pub routed: BTreeSet<IpAddr>,
+}
+
+/// Something wrong, as `percalectl ipam check` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Item {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handle: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<IpNet>,
+    pub reason: String,
+    /// Whether [`plan_repair`] acts on it.
+    pub repairable: bool,
+    /// What must still be so when it is repaired.
+    #[serde(skip)]
+    pub seen: Seen,
+}
+
+/// The state an [`Item`] was judged by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seen {
+    #[default]
+    Nothing,
+    Held(Held),
+    /// A key and the revision it had.
+    Key(String, Revision),
+}
+
+/// The result of an audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Addresses in use, tunnel addresses too.
+    pub allocations: usize,
+    pub blocks: usize,
+    /// Neither namespace nor host link lives.
+    pub leaked: Vec<Item>,
+    /// In two blocks at once.
+    pub duplicated: Vec<Item>,
+    /// Handles that hold nothing.
+    pub orphan_handles: Vec<Item>,
+    /// Affinities without a block, for another host's block, or of an unknown node.
+    pub orphan_affinities: Vec<Item>,
+    /// Handles that count other numbers than the blocks hold, or are missing.
+    pub handle_counts: Vec<Item>,
+    /// Addresses that are neither taken nor in a block's queue; blocks without their affinity.
+    pub lost: Vec<Item>,
+    /// Objects that cannot be read.
+    pub damaged: Vec<Item>,
+}
+
+impl Report {
+    /// Every item, kind by kind.
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        let kinds = [
+            &self.leaked,
+            &self.duplicated,
+            &self.orphan_handles,
+            &self.orphan_affinities,
+            &self.handle_counts,
+            &self.lost,
+            &self.damaged,
+        ];
+        kinds.into_iter().flatten()
+    }
+
+    /// Nothing is wrong.
+    pub fn clean(&self) -> bool {
+        self.items().next().is_none()
+    }
+}
+
+/// Compares everything stored under the scope with what the host knows.
+pub fn audit(_view: &View, _cx: &Context, _facts: &HostFacts) -> Result<Report, Stop<IpamError>> {
+    Err(Stop::Fail(IpamError::Empty))
+}
+
+/// Repairs what the report found, where it is still as it was found. At most 100 writes in one
+/// commit: `more` asks for another audit and repair.
+pub fn plan_repair(_view: &View, _cx: &Context, _report: &Report) -> Result<Plan<Repaired>, Stop<IpamError>> {
+    Err(Stop::Fail(IpamError::Empty))
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    pub released: Released,
+    /// Objects written or deleted.
+    pub writes: usize,
+    pub more: bool,
+}
