@@ -14,6 +14,7 @@ pub mod block;
 pub mod decode;
 pub mod ip;
 pub mod keys;
+pub mod netns;
 pub mod resource;
 pub mod selector;
 pub mod store;
