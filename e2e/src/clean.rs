@@ -57,11 +57,12 @@ pub fn kernel_is_clean(host: &Netns) {
     }
 }
 
-/// The veth links on the host: all of them belong to pods.
+/// The veth links on the host. All belong to pods, but [`crate::netns::join`]'s.
 pub fn pod_links(host: &Netns) -> Vec<String> {
     let is_veth = |l: &&Value| l["linkinfo"]["info_kind"] == "veth";
     let links = host.links();
-    links.iter().filter(is_veth).filter_map(|l| l["ifname"].as_str()).map(str::to_owned).collect()
+    let names = links.iter().filter(is_veth).filter_map(|l| l["ifname"].as_str());
+    names.filter(|name| *name != "up0").map(str::to_owned).collect()
 }
 
 /// The host's routes to single addresses.

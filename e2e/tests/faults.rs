@@ -1,0 +1,355 @@
+//! Faults of the disk, of the configuration and of the namespace. Each gets a clear error with
+//! the right code and valid JSON; nothing is lost or leaked; DEL stays possible.
+
+#![allow(clippy::unwrap_used)]
+
+use e2e::clean::{check, held, kernel_is_clean, nothing_held, percalectl};
+use e2e::cnirun::addresses;
+use e2e::netns::must;
+use e2e::{Attachment, Bed, Failure, Netns, Network, conf};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn network(bed: &Bed) -> Network<'_> {
+    Network::new(bed, "net", vec![conf::percale(bed)])
+}
+
+/// Our IPAM alone, as another plugin calls it: no namespace is needed, so leases are cheap.
+struct Leases<'a> {
+    network: Network<'a>,
+    stdin: String,
+}
+
+impl<'a> Leases<'a> {
+    fn new(bed: &'a Bed) -> Self {
+        let ipam = json!({"type": "percale-ipam", "ranges": [[{"subnet": "10.93.0.0/20"}]]});
+        let plugin = conf::with_our_ipam(bed, json!({"type": "bridge"}), ipam);
+        let network = Network::new(bed, "leases", vec![plugin]);
+        let stdin = network.config(&network.plugins[0], None).to_string();
+        Self { network, stdin }
+    }
+
+    fn call(&self, verb: &str, i: usize) -> Result<Value, Failure> {
+        let pod = Attachment {
+            container: format!("lease{i}"),
+            ifname: "eth0".into(),
+            netns: "/run/netns/none".into(),
+            args: String::new(),
+        };
+        self.network.exec_raw(verb, "percale-ipam", self.stdin.as_bytes(), &pod).result()
+    }
+}
+
+/// A small file system for the state directory.
+fn small_disk(bed: &Bed, size: &str) -> PathBuf {
+    let dir = bed.path("state");
+    fs::create_dir(&dir).unwrap();
+    let options = format!("size={size},mode=0700");
+    must(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&dir));
+    dir
+}
+
+/// Fills the file system to its last byte.
+fn fill(dir: &Path) {
+    let mut file = File::create(dir.join("ballast")).unwrap();
+    for piece in [65_536, 4096, 512, 1] {
+        let zeros = vec![0; piece];
+        while file.write(&zeros).is_ok_and(|n| n > 0) {}
+    }
+}
+
+// REQ: A-16
+#[test]
+fn every_lease_can_be_deleted_on_a_full_disk() {
+    let bed = Bed::new("full");
+    let dir = small_disk(&bed, "8m");
+    let leases = Leases::new(&bed);
+    let count = 300;
+    let given: BTreeSet<IpAddr> =
+        (0..count).flat_map(|i| addresses(&leases.call("ADD", i).unwrap())).collect();
+    assert_eq!(given.len(), count);
+    fill(&dir);
+    let refused = (count..count + 2000).find_map(|i| leases.call("ADD", i).err().map(|e| (i, e)));
+    let (end, failure) = refused.expect("a full disk refuses an ADD at last");
+    assert_eq!(failure.code(), Some(5), "{failure}");
+    assert!(failure.to_string().to_lowercase().contains("space"), "the message names the cause: {failure}");
+    for i in 0..=end {
+        leases.call("DEL", i).unwrap_or_else(|e| panic!("DEL of lease {i} on a full disk: {e}"));
+    }
+    fs::remove_file(dir.join("ballast")).unwrap();
+    leases.network.gc(&[]).unwrap();
+    nothing_held(&bed);
+}
+
+// REQ: A-16
+#[test]
+fn a_disk_that_is_full_from_the_start_refuses_and_leaves_nothing() {
+    let bed = Bed::new("fullfirst");
+    fill(&small_disk(&bed, "64k"));
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let failure = network(&bed).add(&pod).unwrap_err();
+    assert_eq!(failure.code(), Some(5), "{failure}");
+    assert_eq!(ns.link_names("eth0"), Vec::<String>::new());
+    network(&bed).del(&pod).unwrap();
+    kernel_is_clean(&bed.host);
+}
+
+/// Neither store nor journal can be written: DEL cleans the host and says what to do.
+#[test]
+fn a_read_only_store_refuses_add_and_del_cleans_the_host() {
+    let bed = Bed::new("readonly");
+    let network = network(&bed);
+    let (a, b) = (bed.netns("a"), bed.netns("b"));
+    let (old, new) = (Attachment::new("ca", &a), Attachment::new("cb", &b));
+    network.add(&old).unwrap();
+    let dir = bed.path("state");
+    must(Command::new("mount").args(["--bind"]).args([&dir, &dir]));
+    must(Command::new("mount").args(["-o", "remount,ro,bind"]).arg(&dir));
+    assert_eq!(network.add(&new).unwrap_err().code(), Some(5));
+    network.check(&old).unwrap();
+    assert_eq!(network.del(&old).unwrap_err().code(), Some(5));
+    kernel_is_clean(&bed.host);
+    must(Command::new("umount").arg(&dir));
+    network.del(&old).unwrap();
+    nothing_held(&bed);
+}
+
+#[test]
+fn a_missing_store_is_created_by_add_alone() {
+    let bed = Bed::new("missing");
+    let network = network(&bed);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let result = network.add(&pod).unwrap();
+    fs::remove_dir_all(bed.path("state/store")).unwrap();
+    assert!(network.check(&pod).is_err(), "CHECK tells that the allocation is gone");
+    assert!(!bed.path("state/store").exists(), "CHECK creates nothing");
+    assert_ne!(percalectl(&bed, &["ipam", "show"]).status.code(), Some(0));
+    assert!(!bed.path("state/store").exists(), "percalectl creates nothing");
+    let other = bed.netns("other");
+    let second = network.add(&Attachment::new("c2", &other)).unwrap();
+    assert!(
+        addresses(&second).iter().all(|ip| !addresses(&result).contains(ip)),
+        "an address that is in use"
+    );
+    network.del(&pod).unwrap();
+}
+
+#[test]
+fn a_store_that_is_no_directory_is_named() {
+    let bed = Bed::new("nodir");
+    bed.write("state/store", "a file");
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let failure = network(&bed).add(&pod).unwrap_err();
+    assert!(failure.to_string().contains("state/store"), "{failure}");
+    assert_eq!(ns.link_names("eth0"), Vec::<String>::new());
+    kernel_is_clean(&bed.host);
+}
+
+/// Every file of the store is garbled in turn, at several places.
+// REQ: A-16
+#[test]
+fn a_corrupt_store_is_told_and_can_be_repaired() {
+    for fraction in [0, 1, 2, 5, 9] {
+        let bed = Bed::new("corrupt");
+        let network = network(&bed);
+        let (a, b) = (bed.netns("a"), bed.netns("b"));
+        let pod = Attachment::new("ca", &a);
+        let mine = addresses(&network.add(&pod).unwrap());
+        let intact = percalectl(&bed, &["store", "dump"]);
+        assert!(intact.status.success());
+        garble(&bed.path("state/store"), fraction);
+        match network.add(&Attachment::new("cb", &b)) {
+            Ok(result) => assert!(addresses(&result).iter().all(|ip| !mine.contains(ip)), "given twice"),
+            Err(failure) => assert!(failure.code().is_some_and(|c| c >= 5), "{failure}"),
+        }
+        let _ = network.del(&pod);
+        kernel_of(&bed, "ca");
+        let dump = bed.write("dump.json", &intact.stdout);
+        let load = percalectl(&bed, &["store", "load", &dump.display().to_string()]);
+        assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+        network.gc(&[]).unwrap();
+        nothing_held(&bed);
+    }
+}
+
+/// Overwrites 64 bytes of every file of the store, `tenths` of the way into it.
+fn garble(store: &Path, tenths: u64) {
+    use std::os::unix::fs::FileExt;
+    for entry in fs::read_dir(store).unwrap().map(Result::unwrap) {
+        let len = entry.metadata().unwrap().len();
+        if entry.metadata().unwrap().is_file() && len > 64 {
+            let file = File::options().write(true).open(entry.path()).unwrap();
+            file.write_all_at(&[0xa5; 64], (len - 64) * tenths / 10).unwrap();
+        }
+    }
+}
+
+/// DEL has taken the pod's link down to nothing, whatever it could do about its lease.
+fn kernel_of(bed: &Bed, container: &str) {
+    let links = bed.host.links();
+    let alias = |l: &Value| l["ifalias"].as_str().is_some_and(|a| a.contains(container));
+    assert!(!links.iter().any(alias), "DEL left the link of {container}: {links:?}");
+}
+
+#[test]
+fn garbage_for_a_configuration_is_told() {
+    let bed = Bed::new("garbage");
+    let network = network(&bed);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let whole = network.config(&network.plugins[0], None).to_string();
+    let truncated = whole.as_bytes()[..whole.len() / 2].to_vec();
+    let texts: [&[u8]; 6] = [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", &truncated];
+    for text in texts {
+        let failure = network.exec_raw("ADD", "percale", text, &pod).result().unwrap_err();
+        assert!(matches!(failure.code(), Some(6 | 7)), "{:?}: {failure}", String::from_utf8_lossy(text));
+    }
+    nothing_is_there(&bed, &ns);
+}
+
+fn nothing_is_there(bed: &Bed, ns: &Netns) {
+    assert_eq!(ns.link_names("eth0"), Vec::<String>::new());
+    kernel_is_clean(&bed.host);
+    if bed.path("state/store").exists() {
+        nothing_held(bed);
+    }
+}
+
+// REQ: C-12
+#[test]
+fn absurd_values_are_refused_by_name() {
+    let bed = Bed::new("absurd");
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let pool =
+        |cidr: &str, size: u32| json!({"type": "percale-ipam", "pools": [{"cidr": cidr, "blockSize": size}]});
+    let range = |subnet: &str| json!({"type": "percale-ipam", "ranges": [[{"subnet": subnet}]]});
+    let cases = [
+        ("ipam", pool("10.91.0.0/33", 26), "cidr"),
+        ("ipam", pool("10.91.0.0/28", 26), "blockSize"),
+        ("ipam", pool("10.91.0.0/16", 33), "blockSize"),
+        ("ipam", pool("fe80::%eth0/64", 122), "cidr"),
+        ("ipam", range("10.93.0.0/40"), "subnet"),
+        ("ipam", range("10.93.0.300/24"), "subnet"),
+        ("ipam", json!({"type": "percale-ipam", "pools": "all"}), "pools"),
+        ("mtu", json!("large"), "mtu"),
+        ("mtu", json!(-1), "mtu"),
+        ("mtu", json!(1_000_000), "mtu"),
+        ("ipam_lock_timeout", json!("soon"), "ipam_lock_timeout"),
+        ("state_dir", json!(7), "state_dir"),
+        ("datastore_type", json!("floppy"), "datastore_type"),
+    ];
+    for (key, value, named) in cases {
+        let mut plugin = conf::percale(&bed);
+        plugin[key] = value.clone();
+        let failure = Network::new(&bed, "net", vec![plugin]).add(&pod).unwrap_err();
+        assert_eq!(failure.code(), Some(7), "{key} = {value}: {failure}");
+        assert!(failure.to_string().contains(named), "{key} = {value} is named by {named}: {failure}");
+    }
+    nothing_is_there(&bed, &ns);
+}
+
+#[test]
+fn absurd_names_are_refused() {
+    let bed = Bed::new("names");
+    let network = network(&bed);
+    let ns = bed.netns("pod");
+    let good = Attachment::new("c1", &ns);
+    let cases = [
+        good.clone().named("sixteen-bytes-xx"),
+        good.clone().named(""),
+        good.clone().named("a/b"),
+        good.clone().named(".."),
+        Attachment::new("with/slash", &ns),
+        Attachment::new("", &ns),
+        Attachment::new("with space", &ns),
+    ];
+    for pod in cases {
+        let failure = network.add(&pod).unwrap_err();
+        assert_eq!(failure.code(), Some(4), "{pod:?}: {failure}");
+    }
+    nothing_is_there(&bed, &ns);
+}
+
+#[test]
+fn a_namespace_that_is_none_is_refused_and_del_succeeds() {
+    let bed = Bed::new("nons");
+    let network = network(&bed);
+    let ns = bed.netns("pod");
+    let file = bed.write("file", "not a namespace");
+    let paths = [
+        file,
+        bed.dir().to_owned(),
+        "/proc/self/ns/mnt".into(),
+        "/run/netns/gone".into(),
+        "/dev/null".into(),
+    ];
+    for path in paths {
+        let pod = Attachment { netns: path.clone(), ..Attachment::new("c1", &ns) };
+        let failure = network.add(&pod).unwrap_err();
+        assert!(matches!(failure.code(), Some(3 | 4)), "{}: {failure}", path.display());
+        network.del(&pod).unwrap_or_else(|e| panic!("DEL with {}: {e}", path.display()));
+        nothing_is_there(&bed, &ns);
+    }
+}
+
+/// The first family is there, the second is not: no address and no link stays.
+// REQ: C-04
+#[test]
+fn when_one_family_fails_the_other_is_given_back() {
+    let bed = Bed::new("half");
+    let mut plugin = conf::percale_with(&bed, &["10.91.0.0/26", "fd00:10:91::/122"]);
+    plugin["ipam"]["pools"][1]["blockSize"] = json!(122);
+    let network = Network::new(&bed, "net", vec![plugin.clone()]);
+    let stdin = network.config(&network.plugins[0], None).to_string();
+    let ns = bed.netns("pod");
+    let mut only_v6 = plugin;
+    only_v6["ipam"]["assign_ipv4"] = json!("false");
+    let only_v6 = Network::new(&bed, "net", vec![only_v6]);
+    let config = only_v6.config(&only_v6.plugins[0], None).to_string();
+    let lease = |i: usize| Attachment::new(&format!("x{i}"), &ns);
+    let taken = (0..64)
+        .filter(|i| network.exec_raw("ADD", "percale-ipam", config.as_bytes(), &lease(*i)).result().is_ok());
+    assert_eq!(taken.count(), 64, "IPv6 is used up");
+    let before = check(&bed, false).0["allocations"].clone();
+    let failure = network.exec_raw("ADD", "percale", stdin.as_bytes(), &Attachment::new("c1", &ns)).result();
+    assert!(failure.unwrap_err().to_string().contains("fd00:10:91::/122"), "the empty pool is named");
+    assert_eq!(check(&bed, false).0["allocations"], before);
+    assert_eq!(ns.link_names("eth0"), Vec::<String>::new());
+    kernel_is_clean(&bed.host);
+}
+
+/// A route of somebody else to an address that the pool would give.
+#[test]
+fn an_address_that_the_host_already_routes_is_passed_over() {
+    let bed = Bed::new("taken");
+    let network = network(&bed);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let first = addresses(&network.add(&pod).unwrap());
+    network.del(&pod).unwrap();
+    let v4 = first.iter().find(|ip| ip.is_ipv4()).unwrap();
+    must(bed.host.command("ip").args(["link", "add", "other", "type", "dummy"]));
+    must(bed.host.command("ip").args(["link", "set", "other", "up"]));
+    for third in 0..64 {
+        let IpAddr::V4(v4) = v4 else { unreachable!() };
+        let octets = v4.octets();
+        let dst = format!("{}.{}.{}.{}/32", octets[0], octets[1], octets[2], (octets[3] & 0xc0) + third);
+        if third % 2 == 0 {
+            must(bed.host.command("ip").args(["route", "add", &dst, "dev", "other"]));
+        }
+    }
+    let given = addresses(&network.add(&pod).unwrap());
+    let IpAddr::V4(given) = given.iter().find(|ip| ip.is_ipv4()).unwrap() else { unreachable!() };
+    assert_eq!(given.octets()[3] % 2, 1, "{given} is routed to another link");
+    held(&bed, 2);
+    network.del(&pod).unwrap();
+}
