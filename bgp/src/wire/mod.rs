@@ -22,7 +22,6 @@ mod tests;
 pub use attribute_decode::{Action, DecodeParams, Problem};
 pub use attributes::{Aggregator, AsPath, Attributes, NextHop, Opaque, Origin, Segment, well_known};
 pub use capability::{AddPathFamily, Capability, LongLivedFamily, NextHopFamily, RestartFamily, WireFamily};
-pub(crate) use cursor::Cursor;
 pub use frame::{Frame, Framer};
 pub use nlri::Nlri;
 pub use notification::{Cease, Code, FsmError, HeaderError, Notification, OpenError, UpdateError};
