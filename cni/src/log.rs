@@ -129,8 +129,11 @@ impl Log {
         if self.told.swap(true, Ordering::Relaxed) {
             return;
         }
-        let fields: [(&str, &dyn Display); 3] =
-            [("msg", &"cannot write the log file, logging to stderr"), ("file", &path.display()), ("error", error)];
+        let fields: [(&str, &dyn Display); 3] = [
+            ("msg", &"cannot write the log file, logging to stderr"),
+            ("file", &path.display()),
+            ("error", error),
+        ];
         to_stderr(&text::line(&stamp::rfc3339(now), Level::Warn.name(), &fields));
     }
 }

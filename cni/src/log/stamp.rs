@@ -33,7 +33,8 @@ pub fn from_file_name(text: &str) -> Option<SystemTime> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
     let days = days_since_epoch(number(0, 4)?, number(5, 7)?, number(8, 10)?)?;
     let seconds = number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
-    let time = UNIX_EPOCH + Duration::from_secs(days * DAY + seconds) + Duration::from_millis(number(20, 23)?);
+    let time =
+        UNIX_EPOCH + Duration::from_secs(days * DAY + seconds) + Duration::from_millis(number(20, 23)?);
     // Writing it again proves the separators, the ranges and the length.
     (file_name(time) == text).then_some(time)
 }
@@ -55,7 +56,8 @@ fn utc(time: SystemTime) -> Utc {
 
 /// Days in 400, 100, 4 and 1 Gregorian years, counted from a 1 March so that the leap day is
 /// the last of its cycle.
-const CYCLES: [(u64, u64, u64); 4] = [(400, 146_097, u64::MAX), (100, 36_524, 3), (4, 1_461, u64::MAX), (1, 365, 3)];
+const CYCLES: [(u64, u64, u64); 4] =
+    [(400, 146_097, u64::MAX), (100, 36_524, 3), (4, 1_461, u64::MAX), (1, 365, 3)];
 /// Days from 1 March to the first of each month, March first.
 const MONTHS: [u64; 12] = [0, 31, 61, 92, 122, 153, 184, 214, 245, 275, 306, 337];
 /// Days from 1 March of year 0 to 1 January 1970.
@@ -121,9 +123,16 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_moment() {
-        for text in
-            ["", "x", "2026-13-01T00-00-00.000", "2026-02-30T00-00-00.000", "2026-11-21T22-00-03.417x", "1969-12-31T00-00-00.000", "2026-11-21T22:00:03.417", "ééééééééééééé"]
-        {
+        for text in [
+            "",
+            "x",
+            "2026-13-01T00-00-00.000",
+            "2026-02-30T00-00-00.000",
+            "2026-11-21T22-00-03.417x",
+            "1969-12-31T00-00-00.000",
+            "2026-11-21T22:00:03.417",
+            "ééééééééééééé",
+        ] {
             assert_eq!(from_file_name(text), None, "{text}");
         }
     }

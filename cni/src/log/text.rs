@@ -30,7 +30,8 @@ pub fn line(time: &str, level: &str, fields: &[(&str, &dyn Display)]) -> String 
 /// a piece fits is left out.
 fn field(out: &mut String, key: &str, value: &dyn Display, room: usize) -> bool {
     let head = key.len() + 2;
-    let mut escaped = Escaped { text: String::new(), quoted: false, most: MAX_VALUE.min(room.saturating_sub(head + 2)) };
+    let mut escaped =
+        Escaped { text: String::new(), quoted: false, most: MAX_VALUE.min(room.saturating_sub(head + 2)) };
     // The only error is the one that Escaped returns when it is full.
     let whole = write!(escaped, "{value}").is_ok();
     if escaped.text.is_empty() && !whole {
@@ -75,7 +76,8 @@ fn needs_quotes(c: char) -> bool {
 /// Characters that would break the line or change how a terminal shows the rest of it: controls,
 /// Unicode's line breaks, and its direction and joining marks.
 fn hidden(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn push_escaped(out: &mut String, c: char) {
@@ -138,7 +140,10 @@ mod tests {
             let fields: Vec<(&str, &dyn Display)> = vec![("key", &value); n];
             let text = line("T", "info", &fields);
             assert!(text.len() <= MAX_LINE && text.ends_with('\n') && text.lines().count() == 1);
-            assert_eq!(text.matches('"').count() - text.matches("\\\"").count(), 2 * text.matches(" key=").count());
+            assert_eq!(
+                text.matches('"').count() - text.matches("\\\"").count(),
+                2 * text.matches(" key=").count()
+            );
         }
     }
 
