@@ -1,0 +1,25 @@
+//! Which run of the kernel this is.
+
+use crate::Error;
+
+/// The kernel's random id of this boot, as 36 characters of text; a new one after each reboot.
+///
+/// # Errors
+/// `Io` when `/proc` is not there.
+pub fn boot_id() -> Result<String, Error> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    match std::fs::read_to_string(PATH) {
+        Ok(text) => Ok(text.trim_end().to_owned()),
+        Err(source) => Err(Error::Io { op: "read", subject: PATH.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn is_a_uuid_that_stays() {
+        let first = super::boot_id().unwrap();
+        assert_eq!(first.len(), 36, "{first:?}");
+        assert_eq!(super::boot_id().unwrap(), first);
+    }
+}

@@ -1,0 +1,106 @@
+//! Running the program `nft`, bounded in time, one writer at a time.
+
+use crate::error::FirewallError;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, MemfdFlags, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Where distributions put it, for callers whose PATH is bare.
+const USUAL_PLACES: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
+
+/// Applies a script as one transaction.
+pub(crate) fn run(table: &str, script: &str, timeout: Duration) -> Result<(), FirewallError> {
+    let input = in_memory(script).map_err(|e| failed("prepare input of", table, e))?;
+    let mut child = match start(input) {
+        Ok(child) => child,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(FirewallError::NftMissing),
+        Err(e) => return Err(failed("start", table, e)),
+    };
+    if !ends_within(&child, timeout).map_err(|e| failed("wait for", table, e))? {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(FirewallError::TimedOut { table: table.to_owned() });
+    }
+    judge(child, table)
+}
+
+fn start(input: File) -> io::Result<Child> {
+    let mut path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+    path.push(":");
+    path.push(USUAL_PLACES);
+    Command::new("nft")
+        .args(["-f", "-"])
+        .env("PATH", path)
+        .stdin(Stdio::from(input))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+}
+
+/// A file rather than a pipe: nobody ever waits for a reader.
+fn in_memory(script: &str) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("nft", MemfdFlags::CLOEXEC)?);
+    file.write_all(script.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn ends_within(child: &Child, timeout: Duration) -> io::Result<bool> {
+    let pid = Pid::from_child(child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let timeout = Timespec::try_from(timeout).ok();
+    loop {
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], timeout.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn judge(mut child: Child, table: &str) -> Result<(), FirewallError> {
+    let status = child.wait().map_err(|e| failed("wait for", table, e))?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut words = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        // Its first lines tell; more could be the whole script.
+        let _ = stderr.take(2000).read_to_string(&mut words);
+    }
+    Err(FirewallError::NftFailed { table: table.to_owned(), words: words.trim_end().replace('\n', "; ") })
+}
+
+/// Waits for the lock at most `timeout`; none when it was not to be had. Closing the file unlocks.
+pub(crate) fn lock(path: &Path, timeout: Duration) -> Result<Option<File>, FirewallError> {
+    let refused = |source: io::Error| FirewallError::Lock { path: path.display().to_string(), source };
+    let file = OpenOptions::new().create(true).append(true).open(path).map_err(refused)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(wait(file, timeout)),
+        Err(errno) => Err(refused(errno.into())),
+    }
+}
+
+/// A blocking wait on a thread: the kernel queues waiters, a poller would starve among them.
+fn wait(file: File, timeout: Duration) -> Option<File> {
+    let (got, result) = mpsc::channel();
+    std::thread::spawn(move || {
+        while flock(&file, FlockOperation::LockExclusive) == Err(Errno::INTR) {}
+        // Nobody waits any more: the file closes with the message.
+        let _ = got.send(file);
+    });
+    result.recv_timeout(timeout).ok()
+}
+
+fn failed(op: &'static str, table: &str, source: io::Error) -> FirewallError {
+    FirewallError::Io { op, table: table.to_owned(), source }
+}

@@ -1,0 +1,216 @@
+//! Wiring a pod: a veth pair from the host into the pod's namespace, and all that belongs on it.
+//!
+//! ```text
+//!  host namespace                                  pod's namespace
+//!  caliXXXXXXXXXXX ee:ee:ee:ee:ee:ee  <-- veth -->  eth0  its addresses as /32 and /128
+//!  fe80::ecee:eeff:feee:eeee, proxy ARP             routes through 169.254.1.1 and that fe80::
+//! ```
+//!
+//! Four trips to the kernel: make the pair; settings of the host end; everything in the pod, its end
+//! up last; a last look that also makes the carrier take effect.
+
+use crate::link::{self, Link, Settings};
+use crate::pod_requests::{self as requests};
+use crate::reply::Reply;
+use crate::{Error, Netns, Nl, sysctl};
+use ipnet::IpNet;
+use rustix::io::Errno;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The gateway of every pod's IPv4 routes; exists nowhere but in the pod's neighbour table.
+pub const V4_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The MAC of every host end, as Calico sets it.
+pub const HOST_MAC: [u8; 6] = [0xee; 6];
+/// The link-local address that follows from [`HOST_MAC`]: gateway of every pod's IPv6 routes.
+pub const HOST_LL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+/// The group of a pair that was made but has no alias yet. Only a killed ADD leaves one behind.
+pub const UNFINISHED_GROUP: u32 = 0x5043_0001;
+
+/// What one pod interface should be like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodPlan {
+    /// Of the host end; 1 to 15 bytes.
+    pub host_name: String,
+    /// Becomes the host end's `ifalias` (at most 255 bytes): names the attachment that owns it.
+    pub alias: String,
+    /// Of the pod's end; 1 to 15 bytes.
+    pub pod_name: String,
+    /// Chosen by the kernel where none is given.
+    pub pod_mac: Option<[u8; 6]>,
+    /// Bytes, both ends; the kernel's 1500 where none is given. IPv6 needs at least 1280.
+    pub mtu: Option<u32>,
+    /// The pod's own addresses, of either or both families.
+    pub addresses: Vec<IpAddr>,
+    /// The pod's routes, each through its family's gateway.
+    pub routes: Vec<PodRoute>,
+    /// Whether the pod may forward packets (`container_settings.allow_ip_forwarding`).
+    pub forward_in_pod: bool,
+}
+
+/// One route inside the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodRoute {
+    pub dst: IpNet,
+    /// Bytes; the link's where none is given.
+    pub mtu: Option<u32>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wired {
+    pub host_ifindex: u32,
+    /// In the pod's namespace.
+    pub pod_ifindex: u32,
+    pub host_mac: [u8; 6],
+    pub pod_mac: [u8; 6],
+    /// Bytes.
+    pub pod_mtu: u32,
+}
+
+impl PodPlan {
+    pub(crate) fn has_v4(&self) -> bool {
+        self.addresses.iter().any(IpAddr::is_ipv4)
+    }
+
+    pub(crate) fn has_v6(&self) -> bool {
+        self.addresses.iter().any(IpAddr::is_ipv6)
+    }
+}
+
+/// Makes the pair and everything on it; a pair that is there and ours (`alias` equal) is completed.
+/// A pair that a killed call left half made under this name is replaced.
+///
+/// `host` must be a socket in the calling thread's namespace: some settings of the host end go
+/// through `/proc/sys`, which shows the thread's own.
+///
+/// The pod's end is set up last. Host routes are the caller's next step ([`crate::add_host_routes`]);
+/// with [`crate::ensure_firewall`] done before, nothing that the pod sends passes until they are there.
+///
+/// # Errors
+/// `PodIfaceExists`, `HostLinkTaken`; `Refused` for what the kernel does not accept (names, MTU);
+/// on an error after the pair was made, the pair stays: delete it by name and alias.
+pub fn wire_pod(host: &mut Nl, netns: &Netns, plan: &PodPlan) -> Result<Wired, Error> {
+    match create(host, netns, plan)? {
+        Created::New(reply) => finish(host, netns, plan, &reply),
+        Created::Existed(reply) => replace_or_complete(host, netns, plan, &reply),
+    }
+}
+
+/// Adds what is missing to a pair that [`wire_pod`] made, and makes differing settings as planned.
+/// Nothing is taken away.
+///
+/// # Errors
+/// `NoHostLink`, `HostLinkTaken`, and `PodIfaceExists` when the pod's interface of this name is not
+/// the other end of our host link (or there is none); else as [`wire_pod`].
+pub fn complete_pod(host: &mut Nl, netns: &Netns, plan: &PodPlan) -> Result<Wired, Error> {
+    let reply = link::one(host.ask(link::get_by_name(&plan.host_name))?)?;
+    let reply = reply.ok_or_else(|| Error::NoHostLink { name: plan.host_name.clone() })?;
+    let found = parsed(&reply, plan)?;
+    if !is_ours(&found, plan) {
+        return Err(taken(found, plan));
+    }
+    complete(host, netns, plan, &reply)
+}
+
+enum Created {
+    New(Reply),
+    Existed(Reply),
+}
+
+/// Creation and the first look go together: the look shows the new link, or the one in the way.
+fn create(host: &mut Nl, netns: &Netns, plan: &PodPlan) -> Result<Created, Error> {
+    let batch = [requests::create_pair(plan, netns), link::get_by_name(&plan.host_name)];
+    let mut outcomes = host.batch(&batch)?.into_iter();
+    let (Some(created), Some(seen)) = (outcomes.next(), outcomes.next()) else {
+        unreachable!("a batch has as many outcomes as requests")
+    };
+    let exists = created.errno() == Some(Errno::EXIST);
+    let seen = link::one(seen)?;
+    match (created.failed, seen) {
+        (None, Some(reply)) => Ok(Created::New(reply)),
+        (None, None) => Err(Error::NoHostLink { name: plan.host_name.clone() }),
+        (Some(_), Some(reply)) if exists => Ok(Created::Existed(reply)),
+        (Some(_), None) if exists => Err(Error::PodIfaceExists { ifname: plan.pod_name.clone() }),
+        (Some(error), _) => Err(error),
+    }
+}
+
+fn replace_or_complete(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Reply) -> Result<Wired, Error> {
+    let found = parsed(reply, plan)?;
+    if is_ours(&found, plan) {
+        return complete(host, netns, plan, reply);
+    }
+    if !is_unfinished(&found) {
+        return Err(taken(found, plan));
+    }
+    crate::delete_link(host, found.index)?;
+    match create(host, netns, plan)? {
+        Created::New(reply) => finish(host, netns, plan, &reply),
+        Created::Existed(reply) => Err(taken(parsed(&reply, plan)?, plan)),
+    }
+}
+
+fn complete(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Reply) -> Result<Wired, Error> {
+    let ours = parsed(reply, plan)?;
+    let pod_end = link::link(&mut netns.socket(host.timeout())?, &plan.pod_name)?;
+    let paired = pod_end
+        .is_some_and(|end| end.peer_ifindex == Some(ours.index) && Some(end.index) == ours.peer_ifindex);
+    if !paired {
+        return Err(Error::PodIfaceExists { ifname: plan.pod_name.clone() });
+    }
+    finish(host, netns, plan, reply)
+}
+
+fn is_ours(link: &Link, plan: &PodPlan) -> bool {
+    link.alias.as_deref() == Some(plan.alias.as_str())
+}
+
+fn is_unfinished(link: &Link) -> bool {
+    link.group == UNFINISHED_GROUP && link.alias.is_none() && link.kind.as_deref() == Some("veth")
+}
+
+fn taken(link: Link, plan: &PodPlan) -> Error {
+    Error::HostLinkTaken { name: plan.host_name.clone(), alias: link.alias }
+}
+
+fn parsed(reply: &Reply, plan: &PodPlan) -> Result<Link, Error> {
+    link::parse(reply).ok_or_else(|| Error::Malformed { op: "look up link", subject: plan.host_name.clone() })
+}
+
+/// Everything after creation. Each request makes or keeps, so that it can be repeated.
+fn finish(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Reply) -> Result<Wired, Error> {
+    let host_end = parsed(reply, plan)?;
+    let unknown = || Error::Malformed { op: "look up peer of", subject: plan.host_name.clone() };
+    let pod_ifindex = host_end.peer_ifindex.ok_or_else(unknown)?;
+    prepare_host_end(host, plan, host_end.index, link::settings(reply))?;
+    let pod_end = fill_pod(netns, plan, pod_ifindex, host)?;
+    // Since 6.8 this look waits for the carrier to take effect; else host packets of the first
+    // moments may be dropped (rtnl_getlink, linkwatch_sync_dev).
+    link::link_at(host, host_end.index)?;
+    Ok(Wired {
+        host_ifindex: host_end.index,
+        pod_ifindex,
+        host_mac: HOST_MAC,
+        pod_mac: pod_end.mac.ok_or_else(unknown)?,
+        pod_mtu: pod_end.mtu,
+    })
+}
+
+fn prepare_host_end(host: &mut Nl, plan: &PodPlan, index: u32, now: Settings) -> Result<(), Error> {
+    if plan.has_v6() {
+        sysctl::host_end_v6(&plan.host_name, now.v6)?;
+    }
+    host.must(&requests::host_end(plan, index, now))?;
+    Ok(())
+}
+
+fn fill_pod(netns: &Netns, plan: &PodPlan, index: u32, host: &Nl) -> Result<Link, Error> {
+    let timeout = host.timeout();
+    let mut pod = netns.run(|| {
+        sysctl::pod(plan.has_v4(), plan.has_v6(), plan.forward_in_pod)?;
+        Nl::here(timeout)
+    })??;
+    let replies = pod.must(&requests::pod_end(plan, index))?;
+    let seen = replies.last().and_then(|replies| replies.iter().find_map(link::parse));
+    seen.ok_or_else(|| Error::Malformed { op: "look up link", subject: plan.pod_name.clone() })
+}

@@ -1,0 +1,218 @@
+//! One netlink socket: batches out, answers in.
+
+use crate::reply::{Reply, next_message, verdict};
+use crate::request::Request;
+use crate::{Error, Netns};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR};
+use netlink_sys::Socket;
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use std::io;
+use std::time::Duration;
+
+/// The kernel fills at most 32 KiB per datagram of a dump (netlink_dump, net/netlink/af_netlink.c).
+const BUFFER: usize = 64 * 1024;
+/// How often a dump is asked again that changed while it was read.
+const DUMP_TRIES: usize = 5;
+
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+/// A route netlink socket in one namespace. It stays there wherever its thread goes.
+#[derive(Debug)]
+pub struct Nl {
+    socket: Socket,
+    timeout: Duration,
+    seq: u32,
+    buf: Vec<u8>,
+}
+
+/// What became of one request of a batch.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub failed: Option<Error>,
+    pub replies: Vec<Reply>,
+}
+
+impl Outcome {
+    pub fn ok(self) -> Result<Vec<Reply>, Error> {
+        self.failed.map_or(Ok(self.replies), Err)
+    }
+
+    pub fn errno(&self) -> Option<Errno> {
+        self.failed.as_ref().and_then(Error::errno)
+    }
+}
+
+impl Nl {
+    /// A socket in the calling thread's namespace. No single wait for the kernel exceeds `timeout`
+    /// (zero: no bound).
+    ///
+    /// # Errors
+    /// `Io` when the socket cannot be made.
+    pub fn here(timeout: Duration) -> Result<Nl, Error> {
+        Nl::open(netlink_sys::protocols::NETLINK_ROUTE, timeout)
+    }
+
+    /// A socket inside `netns`.
+    ///
+    /// # Errors
+    /// `Netns` when it cannot be entered; else as [`Nl::here`].
+    pub fn inside(netns: &Netns, timeout: Duration) -> Result<Nl, Error> {
+        netns.run(|| Nl::here(timeout))?
+    }
+
+    /// The bound that it was made with.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(crate) fn open(protocol: isize, timeout: Duration) -> Result<Nl, Error> {
+        let made = Socket::new(protocol).and_then(|socket| {
+            socket.set_ext_ack(true)?;
+            set_receive_timeout(&socket, timeout)?;
+            Ok(socket)
+        });
+        match made {
+            Ok(socket) => Ok(Nl { socket, timeout, seq: 0, buf: Vec::with_capacity(BUFFER) }),
+            Err(source) => Err(Error::Io { op: "open", subject: "netlink socket".into(), source }),
+        }
+    }
+
+    /// Sends all requests in one write and collects what became of each, in order.
+    ///
+    /// The kernel works them off one after the other and reports every failure unasked, so only the
+    /// last one asks for an acknowledgement: silence before it is success. A failure does not stop
+    /// the requests after it.
+    pub(crate) fn batch(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, Error> {
+        let Some(last) = requests.last() else { return Ok(Vec::new()) };
+        let first_seq = self.seq.wrapping_add(1);
+        self.seq = self.seq.wrapping_add(requests.len() as u32);
+        let mut bytes = Vec::with_capacity(2048);
+        for (i, request) in requests.iter().enumerate() {
+            let is_last = i + 1 == requests.len();
+            request.append(&mut bytes, first_seq.wrapping_add(i as u32), is_last);
+        }
+        self.send(&bytes, last)?;
+        self.collect(requests, first_seq)
+    }
+
+    fn collect(&mut self, requests: &[Request], first_seq: u32) -> Result<Vec<Outcome>, Error> {
+        let last = &requests[requests.len() - 1];
+        let mut outcomes: Vec<Outcome> =
+            requests.iter().map(|_| Outcome { failed: None, replies: Vec::new() }).collect();
+        loop {
+            self.receive(last)?;
+            let mut rest = self.buf.as_slice();
+            while let Some((header, body, tail)) = next_message(rest) {
+                rest = tail;
+                let index = header.seq.wrapping_sub(first_seq) as usize;
+                let Some(outcome) = outcomes.get_mut(index) else { continue };
+                match header.kind {
+                    NLMSG_NOOP => {}
+                    NLMSG_ERROR => {
+                        outcome.failed = verdict(header, body).map(|v| refused(&requests[index], v));
+                        if index + 1 == requests.len() {
+                            return Ok(outcomes);
+                        }
+                    }
+                    kind => outcome.replies.push(Reply { kind, body: body.to_vec() }),
+                }
+            }
+        }
+    }
+
+    /// All requests of a batch must succeed; the first failure is the error.
+    pub(crate) fn must(&mut self, requests: &[Request]) -> Result<Vec<Vec<Reply>>, Error> {
+        self.batch(requests)?.into_iter().map(Outcome::ok).collect()
+    }
+
+    /// One request.
+    pub(crate) fn ask(&mut self, request: Request) -> Result<Outcome, Error> {
+        let mut outcomes = self.batch(std::slice::from_ref(&request))?;
+        Ok(outcomes.pop().expect("a batch has as many outcomes as requests"))
+    }
+
+    /// A dump, whole and consistent: one that changed under way is asked again; after a few times the
+    /// last one has to do.
+    pub(crate) fn dump(&mut self, make: impl Fn(u16) -> Request) -> Result<Vec<Reply>, Error> {
+        let mut replies = Vec::new();
+        for _ in 0..DUMP_TRIES {
+            let torn = self.dump_once(&make(NLM_F_DUMP), &mut replies)?;
+            if !torn {
+                break;
+            }
+        }
+        Ok(replies)
+    }
+
+    fn dump_once(&mut self, request: &Request, replies: &mut Vec<Reply>) -> Result<bool, Error> {
+        replies.clear();
+        self.seq = self.seq.wrapping_add(1);
+        let mut bytes = Vec::new();
+        request.append(&mut bytes, self.seq, false);
+        self.send(&bytes, request)?;
+        let mut torn = false;
+        loop {
+            self.receive(request)?;
+            let mut rest = self.buf.as_slice();
+            while let Some((header, body, tail)) = next_message(rest) {
+                rest = tail;
+                if header.seq != self.seq {
+                    continue;
+                }
+                torn |= header.flags & NLM_F_DUMP_INTR != 0;
+                match header.kind {
+                    NLMSG_NOOP => {}
+                    // Both carry an error number first; DONE of an old kernel may carry nothing.
+                    NLMSG_DONE if body.len() < 4 => return Ok(torn),
+                    NLMSG_DONE | NLMSG_ERROR => {
+                        return verdict(header, body).map_or(Ok(torn), |v| Err(refused(request, v)));
+                    }
+                    kind => replies.push(Reply { kind, body: body.to_vec() }),
+                }
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8], last: &Request) -> Result<(), Error> {
+        loop {
+            match self.socket.send(bytes, 0) {
+                Ok(_) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(Error::Io { op: last.op, subject: last.subject.clone(), source });
+                }
+            }
+        }
+    }
+
+    /// Fills the buffer with one datagram.
+    fn receive(&mut self, waiting_for: &Request) -> Result<(), Error> {
+        let Request { op, subject, .. } = waiting_for;
+        loop {
+            self.buf.clear();
+            match self.socket.recv(&mut &mut self.buf, libc::MSG_TRUNC) {
+                Ok(n) if n > self.buf.len() => {
+                    return Err(Error::Malformed { op, subject: subject.clone() });
+                }
+                Ok(_) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(Error::TimedOut { op, subject: subject.clone() });
+                }
+                Err(source) => return Err(Error::Io { op, subject: subject.clone(), source }),
+            }
+        }
+    }
+}
+
+fn refused(request: &Request, (source, hint): (Errno, String)) -> Error {
+    Error::Refused { op: request.op, subject: request.subject.clone(), source, hint }
+}
+
+fn set_receive_timeout(socket: &Socket, timeout: Duration) -> io::Result<()> {
+    let bound = (!timeout.is_zero()).then_some(timeout);
+    set_socket_timeout(socket, Timeout::Recv, bound).map_err(Into::into)
+}
