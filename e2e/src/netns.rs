@@ -14,15 +14,21 @@ use std::thread;
 pub struct Netns {
     name: String,
     path: PathBuf,
+    owned: bool,
 }
 
 impl Netns {
     /// Makes a namespace with its loopback up.
     pub fn new(name: &str) -> Self {
         must(Command::new("ip").args(["netns", "add", name]));
-        let ns = Self { name: name.to_owned(), path: Path::new("/run/netns").join(name) };
+        let ns = Self { name: name.to_owned(), path: Path::new("/run/netns").join(name), owned: true };
         must(ns.command("ip").args(["link", "set", "lo", "up"]));
         ns
+    }
+
+    /// A namespace that somebody else made, and keeps.
+    pub fn existing(path: &str) -> Self {
+        Self { name: path.to_owned(), path: path.into(), owned: false }
     }
 
     pub fn name(&self) -> &str {
@@ -97,6 +103,9 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         for pid in self.processes() {
             kill(pid);
         }
