@@ -1,8 +1,60 @@
-//! The embedded store.
+//! The embedded store: a directory with two slot files and a lock.
+//!
+//! ```text
+//! a, b   header | log (fixed size) | snapshot pages | index | room
+//! lock   flock: shared to read, exclusive to commit; holds the mark
+//! ```
+//! One slot is current. A commit appends one checksummed record to its log and syncs once. When
+//! the log is full, the state is written into the other slot, which becomes current by its higher
+//! generation. Both slots always have room for the present state, so that whatever does not grow
+//! it succeeds on a full disk. `datastore/README.md` has the format and the reasons.
 
+mod bytes;
+mod commit;
+mod disk;
+mod frame;
+mod header;
+mod mark;
+mod record;
+mod slots;
+mod snapshot;
+
+use crate::lock::{Kind, Lock};
 use crate::{CommitError, Deadline, Error, ErrorKind, Store, Watch};
+use disk::{Access, Directory, Disk, File};
 use model::store::{Entry, Revision, Write};
+use slots::Slots;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// Longest key, in bytes.
+pub const MAX_KEY: usize = 1024;
+/// Longest value, in bytes.
+pub const MAX_VALUE: usize = 16 << 20;
+/// Largest commit, in bytes of keys and values with 6 bytes for each.
+pub const MAX_COMMIT: usize = 64 << 20;
+/// Most that all entries take together, in bytes of keys and values with 14 bytes for each.
+pub const MAX_LIVE: u64 = 1 << 30;
+/// No slot file is longer than this.
+const MAX_FILE: u64 = 2 * MAX_LIVE;
+
+/// How long creating a store waits for others who create it too.
+const CREATE_WAIT: Duration = Duration::from_secs(10);
+
+/// Sizes of a store, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// The log area of each slot; commits that do not fit in any more start a checkpoint.
+    pub log_len: u64,
+    /// Room that only commits that free something may use.
+    pub reserve: u64,
+    /// Files grow by at least this.
+    pub step: u64,
+}
+
+const LAYOUT: Layout = Layout { log_len: 512 << 10, reserve: 64 << 10, step: 256 << 10 };
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,40 +70,111 @@ pub enum Mode {
 /// A store in a directory of one host, shared by many processes.
 pub struct Embedded {
     dir: PathBuf,
-}
-
-/// What could be read of a store, damaged or not.
-#[derive(Clone, Debug, Default)]
-pub struct Dump {
-    /// In key order.
-    pub entries: Vec<Entry>,
-    /// The store's revision.
-    pub revision: Revision,
-    /// What could not be read; empty when the store is sound.
-    pub problems: Vec<String>,
+    slots: Mutex<Slots>,
 }
 
 impl Embedded {
-    /// Opens the store in `dir`. Damage of its content shows in the first operation.
-    pub fn open(dir: &Path, _mode: Mode) -> Result<Self, Error> {
-        Ok(Self { dir: dir.to_owned() })
+    /// Opens the store in `dir`.
+    ///
+    /// Fails with `Missing` (see [`Mode`]), `Denied`, `Full` (when creating), or `Corrupt`;
+    /// damage behind the headers shows only in the first operation.
+    pub fn open(dir: &Path, mode: Mode) -> Result<Self, Error> {
+        Self::open_with(dir, mode, LAYOUT)
     }
 
-    /// Reads what is readable of the store in `dir` and reports what is not.
-    pub fn dump(dir: &Path, deadline: Deadline) -> Result<Dump, Error> {
-        let _ = deadline;
-        Err(not_built(dir))
+    pub(crate) fn open_with(dir: &Path, mode: Mode, layout: Layout) -> Result<Self, Error> {
+        let directory = open_directory(dir, mode)?;
+        if directory.is_missing() {
+            return Err(missing(dir));
+        }
+        let store = Self { dir: dir.to_owned(), slots: Mutex::new(Slots::new(Box::new(directory), layout)) };
+        if store.slots().looks_empty()? {
+            store.create(mode)?;
+        }
+        Ok(store)
     }
 
-    /// Replaces the whole content of the store in `dir` (created if missing) at once.
-    pub fn load(dir: &Path, entries: Vec<Entry>, deadline: Deadline) -> Result<Revision, Error> {
-        let _ = (entries, deadline);
-        Err(not_built(dir))
+    /// Formats the blank files, unless somebody else did it first.
+    fn create(&self, mode: Mode) -> Result<(), Error> {
+        let kind = if mode == Mode::Create { Kind::Exclusive } else { Kind::Shared };
+        let _lock = self.lock(kind, Deadline::after(CREATE_WAIT))?;
+        let mut slots = self.slots();
+        match slots.is_empty()? {
+            false => Ok(()),
+            true if mode == Mode::Create => slots.format(new_id()),
+            true => Err(missing(&self.dir)),
+        }
+    }
+
+    fn lock(&self, kind: Kind, deadline: Deadline) -> Result<Lock, Error> {
+        Lock::acquire_in_place(&self.dir.join(File::Mark.name()), kind, deadline)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(|poisoned| {
+            self.slots.clear_poison();
+            let mut slots = PoisonError::into_inner(poisoned);
+            // Whoever panicked may have left it half updated; the files are the truth.
+            slots.loaded = None;
+            slots
+        })
+    }
+
+    fn read<T>(
+        &self,
+        deadline: Deadline,
+        f: impl FnOnce(&mut Slots) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let _lock = self.lock(Kind::Shared, deadline)?;
+        let mut slots = self.slots();
+        slots.refresh()?;
+        f(&mut slots)
     }
 }
 
-fn not_built(dir: &Path) -> Error {
-    Error::new("use store", dir, ErrorKind::Io, "not built yet")
+fn open_directory(dir: &Path, mode: Mode) -> Result<Directory, Error> {
+    let access = match mode {
+        Mode::Create => Access::Create,
+        Mode::Existing => Access::ReadWrite,
+        Mode::ReadOnly => Access::Read,
+    };
+    let opened = match Directory::open(dir, access) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && mode == Mode::Create => {
+            create_directory(dir)?;
+            Directory::open(dir, access)
+        }
+        other => other,
+    };
+    opened.map_err(|e| Error::os("open store", dir, &e))
+}
+
+fn create_directory(dir: &Path) -> Result<(), Error> {
+    if let Some(parent) = dir.parent() {
+        crate::lock::create_dirs(parent, 0o755)?;
+    }
+    crate::lock::create_dirs(dir, 0o700)
+}
+
+fn missing(dir: &Path) -> Error {
+    Error::new("open store", dir, ErrorKind::Missing, "there is no store")
+}
+
+/// Distinguishes this store's frames from those of any other that used the same files.
+fn new_id() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (since.as_nanos() as u64) ^ u64::from(std::process::id()).rotate_left(40)
+}
+
+/// An error of the operating system on one of the store's files.
+fn failed(disk: &dyn Disk, file: File, op: &'static str, source: &io::Error) -> Error {
+    Error::os(op, disk.path(file), source)
+}
+
+/// Stored bytes are not what was written.
+fn damage(disk: &dyn Disk, file: File, offset: u64, what: &str) -> Error {
+    let cure = "save what is readable with `percalectl store dump`, put it back with `percalectl store load`";
+    let detail = format!("{what} (at byte {offset}); {cure}");
+    Error::new("read store", disk.path(file), ErrorKind::Corrupt, detail)
 }
 
 impl Store for Embedded {
@@ -59,27 +182,28 @@ impl Store for Embedded {
         format!("embedded:{}", self.dir.display())
     }
 
-    fn get(&self, _keys: &[&str], _deadline: Deadline) -> Result<Vec<Option<Entry>>, Error> {
-        Err(not_built(&self.dir))
+    fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error> {
+        self.read(deadline, |slots| keys.iter().map(|key| slots.get(key)).collect())
     }
 
-    fn list(&self, _prefix: &str, _deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        Err(not_built(&self.dir))
+    fn list(&self, prefix: &str, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        self.read(deadline, |slots| slots.list(prefix))
     }
 
-    fn keys(&self, _prefix: &str, _deadline: Deadline) -> Result<Vec<String>, Error> {
-        Err(not_built(&self.dir))
+    fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error> {
+        self.read(deadline, |slots| slots.keys(prefix))
     }
 
-    fn commit(&self, _writes: &[Write], _deadline: Deadline) -> Result<Revision, CommitError> {
-        Err(not_built(&self.dir).into())
+    fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
+        let _lock = self.lock(Kind::Exclusive, deadline)?;
+        self.slots().commit(writes)
     }
 
-    fn barrier(&self, _deadline: Deadline) -> Result<(), Error> {
-        Err(not_built(&self.dir))
+    fn barrier(&self, deadline: Deadline) -> Result<(), Error> {
+        self.read(deadline, Slots::settle)
     }
 
     fn watch(&self, _prefix: &str) -> Result<Box<dyn Watch>, Error> {
-        Err(not_built(&self.dir))
+        Err(missing(&self.dir))
     }
 }
