@@ -178,3 +178,20 @@ fn remove(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_late_does_not_set_the_new_file_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Limits { bytes: 10, age: Duration::MAX, count: usize::MAX };
+        let rotation = Rotation::new(dir.path().join("cni.log"), limits);
+        rotation.append(b"the first line\n", SystemTime::now()).unwrap();
+        let late = rotation.open().unwrap();
+        rotation.append(b"the second line\n", SystemTime::now()).unwrap();
+        rotation.rotate(&late, SystemTime::now()).unwrap();
+        assert_eq!(std::fs::read_to_string(rotation.path()).unwrap(), "the second line\n");
+    }
+}
