@@ -2,6 +2,8 @@
 //! host-local's meaning, and Percale's own. The crate's README has the table.
 
 mod backends;
+#[cfg(test)]
+mod every_key;
 mod ipam;
 mod paths;
 mod ranges;
@@ -123,11 +125,11 @@ impl NetConf {
     /// As [`NetConf::parse`], for JSON that was decoded already, with a choice of strictness.
     pub fn from_value(raw: Value, mode: Mode) -> Result<Parsed, CniError> {
         check_name(&raw)?;
-        let cni_version = check_version(&raw)?;
+        check_version(&raw)?;
         let map = raw.as_object().ok_or_else(not_an_object)?;
         let report = Report::default();
         let fields = Fields::root(map, &report);
-        let conf = Self { cni_version, ..Self::read(&fields) };
+        let conf = Self::read(&fields);
         conf.check_families(&fields);
         fields.finish();
         let (problems, warnings) = report.into_parts();
@@ -144,7 +146,7 @@ impl NetConf {
         fields.skip(&["cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"]);
         let runtime = fields.get("runtimeConfig", Runtime::read).unwrap_or_default();
         Self {
-            cni_version: Version::default(),
+            cni_version: fields.get("cniVersion", read_version).unwrap_or_default(),
             name: fields.text("name"),
             plugin: fields.text("type"),
             mode: fields.text("mode"),
@@ -248,6 +250,7 @@ fn is_vital(top: &str, path: &str) -> bool {
         "etcd_endpoints",
         "etcd_discovery_srv",
         "kubernetes",
+        // `cni.dev/valid-attachments` and `cni.dev/attachments`, up to the first dot
         "cni",
     ];
     VITAL.contains(&top) || matches!(path, "ipam" | "ipam.type")
@@ -307,6 +310,10 @@ pub(crate) fn check_version(raw: &Value) -> Result<Version, CniError> {
     })
 }
 
+fn read_version(at: &At<'_>) -> Option<Version> {
+    at.str_that("a supported version of the CNI specification", Version::parse)
+}
+
 fn read_mtu(at: &At<'_>) -> Option<u32> {
     let mtu = at.value.as_u64().filter(|mtu| *mtu == 0 || (68..=65535).contains(mtu));
     let mtu = mtu.and_then(|mtu| u32::try_from(mtu).ok());
@@ -330,9 +337,9 @@ fn seconds(fields: &Fields<'_>, key: &str, least: u64, default: u64) -> Duration
 }
 
 fn read_capabilities(at: &At<'_>) -> Option<BTreeMap<String, bool>> {
-    let Some(map) = at.value.as_object() else { return at.wrong("an object of booleans") };
-    let pairs = map.iter().map(|(key, value)| value.as_bool().map(|on| (key.clone(), on)));
-    pairs.collect::<Option<_>>().or_else(|| at.wrong("an object of booleans"))
+    let fields = at.fields()?;
+    let flag = |key: &String| fields.get(key, At::boolean).map(|on| (key.clone(), on));
+    Some(at.value.as_object()?.keys().filter_map(flag).collect())
 }
 
 /// `args` may hold anything; only `args.cni.ips` is looked at.
