@@ -110,7 +110,7 @@ fn rotation_names_counts_and_prunes_as_lumberjack() {
     names.retain(|name| !strangers.contains(&name.as_str()));
     assert_eq!(names.len(), 4, "three rotated files and the current one: {names:?}");
     assert_eq!(names.last().unwrap(), "cni.log");
-    assert!(names[0] > "cni-2026".to_owned() && names[0].ends_with(".log"), "{names:?}");
+    assert!(names.iter().all(|name| !name.contains("2001") && name.ends_with(".log")), "{names:?}");
     assert!(fs::read_to_string(&path).unwrap().contains("n=39"));
     assert!(fs::metadata(&path).unwrap().len() <= 200);
 }
