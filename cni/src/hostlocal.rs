@@ -147,7 +147,8 @@ impl Directory {
     }
 
     /// Makes the import of `survey`, whose leases the caller has stored durably, final. Safe to
-    /// repeat after a crash at any point and after an error.
+    /// repeat after a crash at any point and after an error. `survey` must be one of this very
+    /// [`Directory`], with all its leases: the file of each of them goes.
     pub fn retire(&self, survey: &Survey) -> Result<(), HostLocalError> {
         if !survey.imported_before || !survey.leases.is_empty() {
             self.write_marker(&Marker::of(&survey.past, &survey.leases))?;
