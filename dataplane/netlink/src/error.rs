@@ -46,6 +46,9 @@ pub enum Error {
     /// A link of the wished host name exists and its alias does not name this attachment.
     #[error("host interface {name} belongs to {}", alias.as_deref().unwrap_or("somebody else (it has no alias)"))]
     HostLinkTaken { name: String, alias: Option<String> },
+    /// Our host link exists, but its other end is not in this namespace under the planned name.
+    #[error("host interface {host_name} is not paired with {pod_name} in this pod")]
+    NotPaired { host_name: String, pod_name: String },
     /// `complete_pod` found no host link of this name.
     #[error("host interface {name} does not exist")]
     NoHostLink { name: String },

@@ -5,7 +5,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, MemfdFlags, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
@@ -33,7 +32,7 @@ pub(crate) fn run(table: &str, script: &str, timeout: Duration) -> Result<(), Fi
 }
 
 fn start(input: File) -> io::Result<Child> {
-    let mut path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":");
     path.push(USUAL_PLACES);
     Command::new("nft")

@@ -87,9 +87,10 @@ impl PodPlan {
 /// with [`crate::ensure_firewall`] done before, nothing that the pod sends passes until they are there.
 ///
 /// # Errors
-/// `PodIfaceExists`, `HostLinkTaken`; `Refused` for what the kernel does not accept (names, MTU);
+/// `PodIfaceExists`, `HostLinkTaken`, `NotPaired`; `Refused` for what the kernel does not accept (names, MTU);
 /// on an error after the pair was made, the pair stays: delete it by name and alias.
 pub fn wire_pod(host: &mut Nl, netns: &Netns, plan: &PodPlan) -> Result<Wired, Error> {
+    check_names(plan)?;
     match create(host, netns, plan)? {
         Created::New(reply) => finish(host, netns, plan, &reply),
         Created::Existed(reply) => replace_or_complete(host, netns, plan, &reply),
@@ -100,8 +101,8 @@ pub fn wire_pod(host: &mut Nl, netns: &Netns, plan: &PodPlan) -> Result<Wired, E
 /// Nothing is taken away.
 ///
 /// # Errors
-/// `NoHostLink`, `HostLinkTaken`, and `PodIfaceExists` when the pod's interface of this name is not
-/// the other end of our host link (or there is none); else as [`wire_pod`].
+/// `NoHostLink`, `HostLinkTaken`; `PodIfaceExists` when the pod's interface of this name is not the
+/// other end of our host link, `NotPaired` when there is none; else as [`wire_pod`].
 pub fn complete_pod(host: &mut Nl, netns: &Netns, plan: &PodPlan) -> Result<Wired, Error> {
     let reply = link::one(host.ask(link::get_by_name(&plan.host_name))?)?;
     let reply = reply.ok_or_else(|| Error::NoHostLink { name: plan.host_name.clone() })?;
@@ -110,6 +111,19 @@ pub fn complete_pod(host: &mut Nl, netns: &Netns, plan: &PodPlan) -> Result<Wire
         return Err(taken(found, plan));
     }
     complete(host, netns, plan, &reply)
+}
+
+/// The kernel checks names, but takes `%d` for a wish to number the link.
+fn check_names(plan: &PodPlan) -> Result<(), Error> {
+    match [&plan.host_name, &plan.pod_name].into_iter().find(|name| name.contains('%')) {
+        None => Ok(()),
+        Some(name) => Err(Error::Refused {
+            op: "create veth pair",
+            subject: name.clone(),
+            source: Errno::INVAL,
+            hint: "a link's name may not contain %".into(),
+        }),
+    }
 }
 
 enum Created {
@@ -153,12 +167,18 @@ fn replace_or_complete(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Rep
 fn complete(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Reply) -> Result<Wired, Error> {
     let ours = parsed(reply, plan)?;
     let pod_end = link::link(&mut netns.socket(host.timeout())?, &plan.pod_name)?;
-    let paired = pod_end
-        .is_some_and(|end| end.peer_ifindex == Some(ours.index) && Some(end.index) == ours.peer_ifindex);
-    if !paired {
-        return Err(Error::PodIfaceExists { ifname: plan.pod_name.clone() });
+    match pod_end {
+        Some(end) if pairs(&ours, &end) => finish(host, netns, plan, reply),
+        Some(_) => Err(Error::PodIfaceExists { ifname: plan.pod_name.clone() }),
+        None => {
+            Err(Error::NotPaired { host_name: plan.host_name.clone(), pod_name: plan.pod_name.clone() })
+        }
     }
-    finish(host, netns, plan, reply)
+}
+
+/// Each end tells the index of the other.
+fn pairs(host_end: &Link, pod_end: &Link) -> bool {
+    pod_end.peer_ifindex == Some(host_end.index) && host_end.peer_ifindex == Some(pod_end.index)
 }
 
 fn is_ours(link: &Link, plan: &PodPlan) -> bool {
