@@ -1,6 +1,10 @@
 //! BGP-4 and BFD as values and functions: no socket, no clock, no thread, no random source.
 
 mod prefix;
+pub mod session;
 pub mod wire;
 
 pub use prefix::{Family, PerFamily, Prefix, PrefixError};
+
+/// A point in time: what passed since an epoch of the caller's choice, on a clock that never goes back.
+pub type Time = std::time::Duration;
