@@ -16,7 +16,8 @@ fn codes_are_the_specifications_and_ours_start_at_100() {
 
 #[test]
 fn each_constructor_has_its_code() {
-    let cases: [(fn(&'static str) -> CniError, u32); 11] = [
+    type Make = fn(&'static str) -> CniError;
+    let cases: [(Make, u32); 11] = [
         (CniError::incompatible_version, 1),
         (CniError::unsupported_field, 2),
         (CniError::unknown_container, 3),

@@ -198,4 +198,29 @@ proptest! {
         let read = CniResult::from_json(&result.to_json(version)).unwrap();
         prop_assert_eq!(read, as_told_by(version, &result));
     }
+
+    /// A second implementation of the specification reads what we write, and writes the same.
+    #[test]
+    fn another_implementation_agrees(mut result in any_result(), index in 2usize..7) {
+        use rscni_types::types::CNIResultWithVersion;
+        let version = Version::ALL[index];
+        result.dns.domain = "never.empty".into();
+        let ours = result.to_json(version);
+        let theirs: CNIResultWithVersion = serde_json::from_value(ours.clone()).unwrap();
+        let written = if version < Version::V1_0_0 {
+            let version = version.as_str().parse().unwrap();
+            serde_json::to_value(rscni_types::legacy::CNIResult::new(version, theirs.into_result())).unwrap()
+        } else {
+            serde_json::to_value(theirs).unwrap()
+        };
+        prop_assert_eq!(without_empty_lists(written), without_empty_lists(ours));
+    }
+}
+
+/// An empty list and an absent one say the same.
+fn without_empty_lists(mut json: Value) -> Value {
+    if let Some(dns) = json["dns"].as_object_mut() {
+        dns.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
+    }
+    json
 }
