@@ -3,63 +3,110 @@
 //! Every `plan_*` takes a [`model::store::View`] and answers with the writes to commit, or with
 //! the queries it still needs; `datastore::drive` runs them against a store.
 
+mod affinities;
+mod assign;
 pub mod audit;
+mod batch;
+pub mod block;
+mod commit;
+mod cooling;
+mod create;
+mod draft;
+mod env;
 mod error;
+mod held;
+mod hunt;
+mod release;
 mod request;
+mod search;
+mod source;
+mod sticky;
 
 pub use error::{IpamError, Nets, RangeFault};
 pub use request::*;
 
+use draft::Draft;
 use ipnet::IpNet;
 use model::store::{Plan, Stop, View};
-use std::collections::BTreeMap;
+use model::{Block, Family, Scope, keys};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 type Planned<T> = Result<Plan<T>, Stop<IpamError>>;
 
 /// Gives an attachment its addresses: all asks in one commit, or none. Asked again for the same
 /// handle, network and interface, it answers with what is held.
-pub fn plan_assign(_view: &View, _cx: &Context, _request: &Assign) -> Planned<Assigned> {
-    Err(Stop::Fail(IpamError::Empty))
+pub fn plan_assign(view: &View, cx: &Context, request: &Assign) -> Planned<Assigned> {
+    single(view, cx, BatchItem::Assign(request.clone()), |answer| match answer {
+        Answer::Assigned(assigned) => assigned,
+        _ => unreachable!("an assignment is answered as one"),
+    })
 }
 
 /// Frees what an attachment holds. Freeing nothing is no error.
-pub fn plan_release(_view: &View, _cx: &Context, _request: &Release) -> Planned<Released> {
-    Err(Stop::Fail(IpamError::Empty))
+pub fn plan_release(view: &View, cx: &Context, request: &Release) -> Planned<Released> {
+    single(view, cx, BatchItem::Release(request.clone()), |answer| match answer {
+        Answer::Released(released) => released,
+        _ => unreachable!("a release is answered as one"),
+    })
+}
+
+/// A batch of one.
+fn single<T>(view: &View, cx: &Context, item: BatchItem, cast: impl FnOnce(Answer) -> T) -> Planned<T> {
+    let (writes, mut answers) = match plan_batch(view, cx, &[item])? {
+        Plan::Commit(writes, answers) => (writes, answers),
+        Plan::Done(answers) => (Vec::new(), answers),
+    };
+    let answer = cast(answers.remove(0).map_err(Stop::Fail)?);
+    Ok(planned(writes, answer))
+}
+
+fn planned<T>(writes: Vec<model::store::Write>, out: T) -> Plan<T> {
+    if writes.is_empty() { Plan::Done(out) } else { Plan::Commit(writes, out) }
 }
 
 /// Frees addresses by themselves. A failed check frees nothing at all.
 pub fn plan_release_ip(
-    _view: &View,
-    _cx: &Context,
-    _addresses: &[ReleaseIp],
-    _reuse_delay: std::time::Duration,
+    view: &View,
+    cx: &Context,
+    addresses: &[ReleaseIp],
+    reuse_delay: Duration,
 ) -> Planned<Released> {
-    Err(Stop::Fail(IpamError::Empty))
+    env::ready(view)?;
+    let mut draft = Draft::new(view, cx.scope);
+    let released = release::release_ips(&mut draft, cx, addresses, reuse_delay)?;
+    Ok(planned(commit::writes(&draft, cx), released))
 }
 
 /// Several operations in one commit; each has an answer of its own, and a failing one does not
-/// fail the others.
-pub fn plan_batch(
-    _view: &View,
-    _cx: &Context,
-    _items: &[BatchItem],
-) -> Planned<Vec<Result<Answer, IpamError>>> {
-    Err(Stop::Fail(IpamError::Empty))
+/// fail the others. What no longer fits into one commit is answered with [`Answer::Deferred`].
+pub fn plan_batch(view: &View, cx: &Context, items: &[BatchItem]) -> Planned<Vec<Result<Answer, IpamError>>> {
+    batch::plan(view, cx, items)
 }
 
 /// What an attachment holds. `matches` must be equal where an allocation has them.
 pub fn lookup(
-    _view: &View,
-    _cx: &Context,
-    _handle: &str,
-    _matches: &BTreeMap<String, String>,
+    view: &View,
+    cx: &Context,
+    handle: &str,
+    matches: &BTreeMap<String, String>,
 ) -> Result<Vec<Held>, Stop<IpamError>> {
-    Err(Stop::Fail(IpamError::Empty))
+    held::by_handle(&mut Draft::new(view, cx.scope), handle, matches)
 }
 
-/// Everything allocated under the scope.
-pub fn holdings(_view: &View, _cx: &Context) -> Result<Holdings, Stop<IpamError>> {
-    Err(Stop::Fail(IpamError::Empty))
+/// Everything allocated under the scope. Damaged blocks are noted and passed over.
+pub fn holdings(view: &View, cx: &Context) -> Result<Holdings, Stop<IpamError>> {
+    view.require(Family::BOTH.map(|family| model::store::Query::List(keys::blocks(cx.scope, family))))?;
+    let mut all = Holdings::default();
+    for family in Family::BOTH {
+        for entry in view.list(&keys::blocks(cx.scope, family))? {
+            if let Some(block) = env::lenient::<Block>(Some(entry), &mut all.notes) {
+                all.held.extend(block.allocated().map(|(ordinal, entry)| held::held(&block, ordinal, entry)));
+                all.blocks.push(BlockUse::of(&block));
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Every allocation and block of a scope.
@@ -81,15 +128,32 @@ pub struct BlockUse {
     pub used: usize,
 }
 
+impl BlockUse {
+    fn of(block: &Block) -> Self {
+        let (affinity, used) = (block.affinity.clone(), block.allocated().count());
+        Self { cidr: block.cidr, affinity, size: block.size(), used }
+    }
+}
+
+/// Every scope that has anything stored: the cluster, and each network with keys of its own.
+pub fn scopes(view: &View) -> Result<Vec<Scope>, Stop<IpamError>> {
+    let keys = view.keys(keys::networks())?;
+    let networks: BTreeSet<String> = keys.iter().filter_map(|key| keys::network_of(key)).collect();
+    Ok(std::iter::once(Scope::Cluster).chain(networks.into_iter().map(Scope::Network)).collect())
+}
+
 /// Gives up a host's claims to blocks, also of deleted pools. With `require_empty` blocks in use
 /// keep theirs and are listed in `kept`.
 pub fn plan_release_affinities(
-    _view: &View,
-    _cx: &Context,
-    _host: &str,
-    _require_empty: bool,
+    view: &View,
+    cx: &Context,
+    host: &str,
+    require_empty: bool,
 ) -> Planned<ReleasedAffinities> {
-    Err(Stop::Fail(IpamError::Empty))
+    env::ready(view)?;
+    let mut draft = Draft::new(view, cx.scope);
+    let released = affinities::release_all(&mut draft, host, require_empty)?;
+    Ok(planned(commit::writes(&draft, cx), released))
 }
 
 /// Which claims were given up.
@@ -99,4 +163,12 @@ pub struct ReleasedAffinities {
     pub kept: Vec<IpNet>,
     /// The commit would have grown too large: ask again.
     pub more: bool,
+}
+
+/// The stored pools, for display and for STATUS; damaged ones are noted and passed over.
+pub fn pools(view: &View) -> Result<(Vec<model::IpPool>, Vec<Note>), Stop<IpamError>> {
+    let mut notes = Vec::new();
+    let entries = view.list(&keys::pools())?;
+    let pools = entries.filter_map(|entry| env::lenient(Some(entry), &mut notes)).collect();
+    Ok((pools, notes))
 }

@@ -1,0 +1,61 @@
+//! What is held: by one attachment, or by all.
+
+use crate::draft::{Draft, Step};
+use crate::request::Held;
+use ipnet::IpNet;
+use model::block::clean_handle;
+use model::{Attribute, Block};
+use std::collections::BTreeMap;
+
+/// Attributes that tell attachments of one handle apart (decision 1).
+const IDENTITY: [&str; 2] = ["network", "ifname"];
+
+/// The attributes among `attrs` that identify an attachment.
+pub(crate) fn identity(attrs: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let known = |(key, _): &(&String, &String)| IDENTITY.contains(&key.as_str());
+    attrs.iter().filter(known).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Whether an allocation belongs to the handle and agrees with `matches` where it says anything.
+pub(crate) fn belongs(entry: &Attribute, handle: &str, matches: &BTreeMap<String, String>) -> bool {
+    let agrees = |(key, value): (&String, &String)| entry.get(key).is_none_or(|found| found == value);
+    entry.handle() == Some(clean_handle(handle)) && matches.iter().all(agrees)
+}
+
+pub(crate) fn held(block: &Block, ordinal: u32, entry: &Attribute) -> Held {
+    Held {
+        ip: block.ip(ordinal),
+        handle: entry.handle().map(str::to_owned),
+        attrs: entry.secondary.clone().unwrap_or_default(),
+        sequence: block.sequence_of(ordinal),
+        block: block.cidr,
+    }
+}
+
+/// Blocks in which a handle says it has addresses.
+pub(crate) fn blocks_of(draft: &mut Draft, handle: &str) -> Step<Vec<IpNet>> {
+    Ok(draft.handle(handle)?.map_or_else(Vec::new, |handle| handle.blocks.keys().copied().collect()))
+}
+
+/// What the handle's attachment holds.
+pub(crate) fn by_handle(
+    draft: &mut Draft,
+    handle: &str,
+    matches: &BTreeMap<String, String>,
+) -> Step<Vec<Held>> {
+    let blocks = blocks_of(draft, handle)?;
+    draft.require_blocks(&blocks, false)?;
+    let mut found = Vec::new();
+    for cidr in blocks {
+        let Some(block) = draft.block(&cidr)? else { continue };
+        let own = block.allocated().filter(|(_, entry)| belongs(entry, handle, matches));
+        found.extend(own.map(|(ordinal, entry)| held(&block, ordinal, entry)));
+    }
+    Ok(found)
+}
+
+/// How many addresses of a block a handle has.
+pub(crate) fn count(block: &Block, handle: &str) -> u32 {
+    let handle = clean_handle(handle);
+    block.allocated().filter(|(_, entry)| entry.handle() == Some(handle)).count() as u32
+}

@@ -1,0 +1,207 @@
+//! Giving addresses back, by attachment or one by one.
+
+use crate::block;
+use crate::draft::{Draft, Step};
+use crate::error::IpamError;
+use crate::held::{self, belongs};
+use crate::request::{Context, Held, Release, ReleaseIp, Released};
+use ipnet::IpNet;
+use model::block::{Owner, clean_handle};
+use model::store::Stop;
+use model::{Block, Family, keys};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Frees what the handle's attachment holds.
+pub(crate) fn release(draft: &mut Draft, cx: &Context, request: &Release) -> Step<Released> {
+    let counted = held::blocks_of(draft, &request.handle)?;
+    let named = request.only.iter().flatten().map(|held| held.block);
+    let blocks: BTreeSet<IpNet> = counted.into_iter().chain(named).collect();
+    draft.require_blocks(&blocks, !request.reuse_delay.is_zero())?;
+    let mut freed = Vec::new();
+    let mut remaining = 0;
+    for cidr in &blocks {
+        let Some(found) = draft.block(cidr)? else { continue };
+        let victims = victims(&found, request);
+        remaining += held::count(&found, &request.handle) - victims.len() as u32;
+        freed.extend(victims.iter().map(|&ordinal| found.ip(ordinal)));
+        free(draft, cx, &found, &victims, request.reuse_delay)?;
+        uncount(draft, &request.handle, cidr, victims.len() as u32)?;
+    }
+    if remaining == 0 {
+        forget(draft, &request.handle)?;
+    }
+    let kept = kept(request, &freed);
+    Ok(Released { freed, kept })
+}
+
+/// The ordinals that the request means. Addresses with a second owner are a migrating virtual
+/// machine's and stay.
+fn victims(block: &Block, request: &Release) -> Vec<u32> {
+    let meant = |ip: IpAddr, found: &Held| match &request.only {
+        None => true,
+        Some(only) => only.iter().any(|held| held.ip == ip && unchanged(held, found)),
+    };
+    block
+        .allocated()
+        .filter(|(_, entry)| entry.plain() && belongs(entry, &request.handle, &request.matches))
+        .filter(|(ordinal, entry)| meant(block.ip(*ordinal), &held::held(block, *ordinal, entry)))
+        .map(|(ordinal, _)| ordinal)
+        .collect()
+}
+
+fn unchanged(seen: &Held, found: &Held) -> bool {
+    seen.attrs == found.attrs && seen.sequence == found.sequence
+}
+
+fn kept(request: &Release, freed: &[IpAddr]) -> Vec<IpAddr> {
+    let asked = request.only.iter().flatten().map(|held| held.ip);
+    asked.filter(|ip| !freed.contains(ip)).collect()
+}
+
+/// Frees ordinals of a block; a block that nobody has a claim to goes with its last address.
+fn free(draft: &mut Draft, cx: &Context, found: &Block, ordinals: &[u32], delay: Duration) -> Step<()> {
+    if ordinals.is_empty() {
+        return Ok(());
+    }
+    if let Some(field) = found.unknown_state() {
+        let field = field.to_owned();
+        return Err(Stop::Fail(IpamError::ReadOnlyBlock { block: found.cidr, field }));
+    }
+    let mut block = found.clone();
+    block::release(&mut block, ordinals);
+    if block.is_empty() && block.owner() == Owner::Nobody {
+        draft.delete_block(&block.cidr);
+    } else {
+        draft.set_block(block);
+    }
+    cool(draft, cx, &found.cidr, ordinals, delay)
+}
+
+fn cool(draft: &mut Draft, cx: &Context, cidr: &IpNet, ordinals: &[u32], delay: Duration) -> Step<()> {
+    if delay.is_zero() {
+        return Ok(());
+    }
+    let key = keys::cooling(draft.scope, cidr);
+    let stored = draft.cooling.get(draft.view, &key)?;
+    let mut cooling = stored.map(|cooling| (*cooling).clone()).unwrap_or_default();
+    cooling.record(ordinals, cx, delay);
+    draft.cooling.set(&key, Some(cooling));
+    Ok(())
+}
+
+/// Takes freed addresses off the handle's counts; the handle goes with the last one.
+fn uncount(draft: &mut Draft, id: &str, cidr: &IpNet, count: u32) -> Step<()> {
+    let Some(stored) = draft.handle(id)? else { return Ok(()) };
+    if count == 0 {
+        return Ok(());
+    }
+    let mut handle = (*stored).clone();
+    handle.decrement(cidr, count);
+    let empty = handle.blocks.is_empty();
+    draft.set_handle(id, (!empty).then_some(handle));
+    Ok(())
+}
+
+/// Removes a handle whose blocks, all of which were read, hold nothing of it: its counts were too
+/// high. The ADDs and DELs of one handle are kept apart by their host's IPAM lock (decision 5).
+fn forget(draft: &mut Draft, id: &str) -> Step<()> {
+    if draft.handle(id)?.is_some() {
+        draft.set_handle(id, None);
+    }
+    Ok(())
+}
+
+/// Frees addresses whoever holds them (modern data model 1.3, rule 4).
+pub(crate) fn release_ips(
+    draft: &mut Draft,
+    cx: &Context,
+    asked: &[ReleaseIp],
+    delay: Duration,
+) -> Step<Released> {
+    let by_block = by_block(draft, asked)?;
+    let blocks: Vec<IpNet> = by_block.keys().flatten().copied().collect();
+    draft.require_blocks(&blocks, !delay.is_zero())?;
+    let mut released = Released::default();
+    for (cidr, asked) in by_block {
+        let block = match cidr {
+            Some(cidr) => draft.block(&cidr)?,
+            None => None,
+        };
+        let Some(block) = block else {
+            released.kept.extend(asked.iter().map(|asked| asked.ip));
+            continue;
+        };
+        release_of_block(draft, cx, &block, &asked, delay, &mut released)?;
+    }
+    Ok(released)
+}
+
+/// Sorts the addresses by the block that exists around them, whatever its pool; `None`: no block.
+fn by_block<'r>(
+    draft: &mut Draft,
+    asked: &'r [ReleaseIp],
+) -> Step<BTreeMap<Option<IpNet>, Vec<&'r ReleaseIp>>> {
+    let mut sorted: BTreeMap<Option<IpNet>, Vec<&ReleaseIp>> = BTreeMap::new();
+    for family in Family::BOTH {
+        let mut asked = asked.iter().filter(|asked| Family::of(asked.ip) == family).peekable();
+        if asked.peek().is_none() {
+            continue;
+        }
+        let blocks = draft.block_cidrs(family)?;
+        for asked in asked {
+            let block = blocks.iter().find(|cidr| cidr.contains(&asked.ip)).copied();
+            let of_block = sorted.entry(block).or_default();
+            if of_block.iter().all(|known| known.ip != asked.ip) {
+                of_block.push(asked);
+            }
+        }
+    }
+    Ok(sorted)
+}
+
+fn release_of_block(
+    draft: &mut Draft,
+    cx: &Context,
+    block: &Block,
+    asked: &[&ReleaseIp],
+    delay: Duration,
+    released: &mut Released,
+) -> Step<()> {
+    let mut ordinals = Vec::new();
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for asked in asked {
+        match releasable(block, asked).map_err(Stop::Fail)? {
+            None => released.kept.push(asked.ip),
+            Some((ordinal, handle)) => {
+                ordinals.push(ordinal);
+                released.freed.push(asked.ip);
+                *counts.entry(handle.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    free(draft, cx, block, &ordinals, delay)?;
+    for (handle, count) in counts.into_iter().filter(|(handle, _)| !handle.is_empty()) {
+        uncount(draft, &handle, &block.cidr, count)?;
+    }
+    Ok(())
+}
+
+/// The ordinal and its handle, if the checks allow to free it; `None` where it is free already or
+/// not to be freed by us (second owner, Calico's own cooldown).
+fn releasable<'b>(block: &'b Block, asked: &ReleaseIp) -> Result<Option<(u32, &'b str)>, IpamError> {
+    let ip = asked.ip;
+    let ordinal = block.ordinal(ip).expect("sorted by block");
+    let found = block.sequence_of(ordinal);
+    if let Some(wanted) = asked.sequence.filter(|wanted| found.unwrap_or(0) != *wanted) {
+        return Err(IpamError::Sequence { ip, wanted, found });
+    }
+    let Some(entry) = block.attribute(ordinal) else { return Ok(None) };
+    let handle = entry.handle();
+    if let Some(wanted) = asked.handle.as_deref().filter(|wanted| handle != Some(clean_handle(wanted))) {
+        let found = handle.map(str::to_owned);
+        return Err(IpamError::Handle { ip, wanted: wanted.to_owned(), found });
+    }
+    Ok(entry.plain().then(|| (ordinal, handle.unwrap_or_default())))
+}
