@@ -34,8 +34,8 @@ pub use pod::{
 };
 pub use retire::{RETIRED_GROUP, delete_group, delete_link, retire};
 pub use route::{
-    Conflict, HostRoute, RouteKind, add_host_routes, local_addresses, remove_host_routes, replace_host_route,
-    routes_to,
+    Conflict, HostRoute, RouteKind, add_host_routes, conflicts, local_addresses, remove_host_routes,
+    replace_host_route, routes_to,
 };
 pub use socket::Nl;
 pub use sysctl::ensure_forwarding;

@@ -169,6 +169,15 @@ pub fn routes_to(nl: &mut Nl, addresses: &[IpAddr]) -> Result<Vec<HostRoute>, Er
     Ok(found)
 }
 
+/// What is in the way of host routes to these addresses: routes for them alone, whatever they lead to.
+///
+/// # Errors
+/// `Refused`, `Io`, `TimedOut`.
+pub fn conflicts(nl: &mut Nl, addresses: &[IpAddr]) -> Result<Vec<Conflict>, Error> {
+    let routes = routes_to(nl, addresses)?;
+    routes.iter().map(|route| conflict(nl, route)).collect()
+}
+
 /// Every address of the host's own, link-local and loopback ones too.
 ///
 /// # Errors

@@ -1,0 +1,173 @@
+//! Where an attachment's addresses come from, by its configuration: our own allocator, called as a
+//! library, or another IPAM plugin, executed.
+
+use super::call::Call;
+use super::leases;
+use cni_protocol::netconf::{PoolRef, PoolSpec, RangeSpec};
+use cni_protocol::{CniError, Code, NetConf, Request};
+use ipam::{Ask, Assign, Pools, Range};
+use model::{Family, Scope};
+use std::net::IpAddr;
+
+/// In which part the engine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The main plugin: it wires the container.
+    Main,
+    /// The IPAM of another main plugin.
+    Ipam,
+    /// The IPAM of a main plugin, answering as Calico's does (decision 25).
+    CalicoIpam,
+}
+
+/// What our allocator is asked for, before the attachment is known.
+pub(crate) struct Own {
+    pub scope: Scope,
+    pub asks: Vec<Ask>,
+    pub create_pools: Vec<ipam::PoolSpec>,
+}
+
+impl Own {
+    /// # Errors
+    /// Code 7 when the configuration gives no address at all, 102 for a requested address that no
+    /// range holds.
+    pub fn of(req: &Request, role: Role) -> Result<Self, CniError> {
+        let conf = &req.conf;
+        let wanted = req.requested_ips();
+        if !conf.ipam.ranges.is_empty() {
+            return Self::ranges(conf, &wanted);
+        }
+        match (role, conf.ipam.pools.is_empty()) {
+            (Role::Ipam, true) => Err(CniError::config(
+                "ipam.pools or ipam.ranges: one of them must say which addresses this network has",
+            )),
+            (Role::Ipam, false) => Ok(Self::pools_as_ranges(conf, &wanted)),
+            _ => Self::pools(conf, &wanted),
+        }
+    }
+
+    /// host-local's way: one address of each set, scoped to the network's name.
+    fn ranges(conf: &NetConf, wanted: &[IpAddr]) -> Result<Self, CniError> {
+        let mut left = wanted.to_vec();
+        let asks = conf.ipam.ranges.iter().map(|set| ask_of_set(set, &mut left)).collect();
+        match left.first() {
+            None => Ok(Self { scope: Scope::Network(conf.name.clone()), asks, create_pools: Vec::new() }),
+            Some(ip) => Err(CniError::new(
+                Code::AddressRefused,
+                format!("the requested address {ip} is in no range of ipam.ranges"),
+            )),
+        }
+    }
+
+    /// Pools under another plugin: the subnets of this network, of each family one address.
+    fn pools_as_ranges(conf: &NetConf, wanted: &[IpAddr]) -> Self {
+        let asks = families(conf)
+            .into_iter()
+            .map(|family| Ask {
+                family,
+                explicit: pick(wanted, family),
+                pools: Pools::Given(of_family(&conf.ipam.pools, family).map(range_of_pool).collect()),
+            })
+            .collect();
+        Self { scope: Scope::Network(conf.name.clone()), asks, create_pools: Vec::new() }
+    }
+
+    /// Calico's way: blocks of the cluster's pools.
+    fn pools(conf: &NetConf, wanted: &[IpAddr]) -> Result<Self, CniError> {
+        let families = families(conf);
+        if families.is_empty() {
+            return Err(CniError::config(
+                "ipam.assign_ipv4, ipam.assign_ipv6: both are false; no address would be assigned",
+            ));
+        }
+        let asks = families
+            .into_iter()
+            .map(|family| Ask { family, explicit: pick(wanted, family), pools: pool_choice(conf, family) })
+            .collect();
+        Ok(Self {
+            scope: Scope::Cluster,
+            asks,
+            create_pools: conf.ipam.pools.iter().map(pool_spec).collect(),
+        })
+    }
+
+    /// The whole request for an attachment.
+    pub fn assign(&self, call: &Call, excluded: &[IpAddr]) -> Assign {
+        let conf = call.conf;
+        Assign {
+            handle: leases::handle(call.at()),
+            attrs: leases::attributes(call),
+            asks: self.asks.clone(),
+            excluded: excluded.to_vec(),
+            reuse_delay: conf.ipam.reuse_delay,
+            sticky: conf.ipam.sticky.then(|| leases::sticky_name(call)),
+            max_blocks: conf.ipam.max_blocks_per_host,
+            create_pools: self.create_pools.clone(),
+        }
+    }
+}
+
+fn pick(wanted: &[IpAddr], family: Family) -> Option<IpAddr> {
+    wanted.iter().copied().find(|ip| Family::of(*ip) == family)
+}
+
+fn families(conf: &NetConf) -> Vec<Family> {
+    let on = conf.ipam.families();
+    [(on.v4, Family::V4), (on.v6, Family::V6)]
+        .into_iter()
+        .filter_map(|(on, family)| on.then_some(family))
+        .collect()
+}
+
+fn pool_choice(conf: &NetConf, family: Family) -> Pools {
+    let named = match family {
+        Family::V4 => &conf.ipam.ipv4_pools,
+        Family::V6 => &conf.ipam.ipv6_pools,
+    };
+    let listed: Vec<String> = of_family(&conf.ipam.pools, family).map(|pool| pool.cidr.to_string()).collect();
+    match (named.is_empty(), listed.is_empty()) {
+        (false, _) => Pools::Named(named.iter().map(pool_text).collect()),
+        (true, false) => Pools::Named(listed),
+        (true, true) => Pools::Enabled,
+    }
+}
+
+fn pool_text(pool: &PoolRef) -> String {
+    match pool {
+        PoolRef::Cidr(cidr) => cidr.to_string(),
+        PoolRef::Name(name) => name.clone(),
+    }
+}
+
+fn of_family(pools: &[PoolSpec], family: Family) -> impl Iterator<Item = &PoolSpec> {
+    pools.iter().filter(move |pool| Family::of_net(&pool.cidr) == family)
+}
+
+fn ask_of_set(set: &[RangeSpec], left: &mut Vec<IpAddr>) -> Ask {
+    let family = set.first().map_or(Family::V4, |range| Family::of_net(&range.subnet));
+    let at = left.iter().position(|&ip| set.iter().any(|range| range.subnet.contains(&ip)));
+    let explicit = at.map(|i| left.remove(i));
+    Ask { family, explicit, pools: Pools::Given(set.iter().map(range_of_spec).collect()) }
+}
+
+fn range_of_spec(range: &RangeSpec) -> Range {
+    let (start, end, gateway) = (Some(range.start), Some(range.end), Some(range.gateway));
+    Range { start, end, gateway, ..Range::new(range.subnet) }
+}
+
+fn range_of_pool(pool: &PoolSpec) -> Range {
+    Range { block_size: Some(pool.block_size), ..Range::new(pool.cidr) }
+}
+
+fn pool_spec(pool: &PoolSpec) -> ipam::PoolSpec {
+    ipam::PoolSpec { cidr: pool.cidr, block_size: Some(pool.block_size), nat_outgoing: pool.nat_outgoing }
+}
+
+/// The refusal of an address because the host routes it elsewhere, once too often.
+pub(crate) fn too_many_conflicts(seen: &[String]) -> CniError {
+    CniError::new(
+        Code::AddressRefused,
+        "every address tried is already routed by this host; see `percalectl ipam check`",
+    )
+    .with_details(seen.join("; "))
+}

@@ -1,0 +1,111 @@
+//! GC (spec 1.1.0; decision 24): what this network and node hold and the runtime no longer knows.
+
+use super::call::Call;
+use super::del::{self, Owner};
+use super::{delegated, failure, identity, journal, leases};
+use cni_protocol::{Attachment, CniError, Verb};
+use ipam::Held;
+use netlink::{Link, Nl};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Serves GC of the main plugin. Goes on after failures and answers with the first.
+pub(crate) fn gc(call: &Call) -> Result<(), CniError> {
+    journal::replay(call);
+    let Some(valid) = valid(call) else {
+        call.note("the runtime named no valid attachments: nothing was freed");
+        return forward(call);
+    };
+    let mut failures = Vec::new();
+    let links = links(call)?;
+    let mut owners = links.keys().cloned().collect::<BTreeSet<_>>();
+    match holders(call) {
+        Ok(holders) => owners.extend(holders),
+        Err(error) => failures.push(error),
+    }
+    for at in owners.into_iter().filter(|at| !valid.contains(at)) {
+        let owner = Owner { link: links.get(&at).cloned(), at };
+        failures.extend(free(call, &owner).err());
+    }
+    failures.extend(forward(call).err());
+    failures.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// As GC for the IPAM of another plugin: leases alone.
+pub(crate) fn gc_leases(call: &Call) -> Result<(), CniError> {
+    let Some(valid) = valid(call) else {
+        call.note("the runtime named no valid attachments: nothing was freed");
+        return Ok(());
+    };
+    let mut failures = Vec::new();
+    for at in holders(call)?.into_iter().filter(|at| !valid.contains(at)) {
+        let Some(lock) = call.try_lock(&at) else { continue };
+        let scope = leases::scope(call, call.role);
+        match leases::release(call, &scope, &leases::release_of(call, &at)) {
+            Ok(released) => call.log_addresses(&released.freed),
+            Err(error) => failures.push(error),
+        }
+        let _ = lock.remove_and_release();
+    }
+    failures.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn free(call: &Call, owner: &Owner) -> Result<(), CniError> {
+    // Busy: an ADD or DEL of it is running, so it is not forgotten.
+    let Some(lock) = call.try_lock(&owner.at) else { return Ok(()) };
+    del::take_down(call, owner, delegated::is_delegated(call.conf))?;
+    let _ = lock.remove_and_release();
+    Ok(())
+}
+
+/// The runtime's list; `None` where it gave none.
+fn valid(call: &Call) -> Option<BTreeSet<Attachment>> {
+    let listed = call.conf.valid_attachments.listed()?;
+    let network = call.conf.name.as_str();
+    Some(listed.iter().map(|id| Attachment::new(network, &*id.container_id, &*id.ifname)).collect())
+}
+
+/// Our host links of this network, by owner.
+fn links(call: &Call) -> Result<BTreeMap<Attachment, Link>, CniError> {
+    let mut host = Nl::here(call.kernel_timeout()).map_err(|e| failure::kernel(&e))?;
+    let all = netlink::links(&mut host, "").map_err(|e| failure::kernel(&e))?;
+    let owned = all.into_iter().filter_map(|link| {
+        let (network, container, ifname) = identity::parse_alias(link.alias.as_deref()?)?;
+        (network == call.conf.name).then(|| (Attachment::new(network, container, ifname), link.clone()))
+    });
+    Ok(owned.collect())
+}
+
+/// Who holds addresses of this network on this node.
+fn holders(call: &Call) -> Result<BTreeSet<Attachment>, CniError> {
+    if delegated::is_delegated(call.conf) {
+        return Ok(BTreeSet::new());
+    }
+    let store = match call.store(datastore::embedded::Mode::Existing) {
+        Ok(store) => store,
+        Err(e) if e.is_missing() => return Ok(BTreeSet::new()),
+        Err(e) => return Err(e.into_cni()),
+    };
+    let scope = leases::scope(call, call.role);
+    let cx = leases::context(call, &scope);
+    let holdings = leases::read(call, store.as_ref(), |view| ipam::holdings(view, &cx))?;
+    Ok(holdings.held.iter().filter_map(|held| holder(call, held)).collect())
+}
+
+/// The attachment behind a lease of this network and node. A lease that a Calico wrote names no
+/// network and interface: its handle counts where it parses one way, as eth0.
+fn holder(call: &Call, held: &Held) -> Option<Attachment> {
+    let network = call.conf.name.as_str();
+    let container = held.handle.as_deref()?.strip_prefix(network)?.strip_prefix('.')?;
+    let attr = |key: &str| held.attrs.get(key).map(String::as_str);
+    let is_here = attr("node") == Some(call.node.as_str()) && attr("type").is_none();
+    let ifname = match (attr("network"), attr("ifname")) {
+        (Some(of), Some(ifname)) if of == network => ifname,
+        (None, None) if !container.contains('.') && attr("pod").is_some() => "eth0",
+        _ => return None,
+    };
+    is_here.then(|| Attachment::new(network, container, ifname))
+}
+
+fn forward(call: &Call) -> Result<(), CniError> {
+    if delegated::is_delegated(call.conf) { delegated::run(call, Verb::Gc).map(|_| ()) } else { Ok(()) }
+}

@@ -1,0 +1,160 @@
+//! Releases that the store did not take (decision 17): written down, and carried out later.
+
+use super::call::Call;
+use super::leases;
+use cni_protocol::{Attachment, CniError, Code};
+use datastore::embedded::Mode;
+use datastore::journal::{Held as Owed, Id, Journal, Release as Entry};
+use datastore::{Store, drive};
+use ipam::{Held, Release};
+use ipnet::IpNet;
+use model::Scope;
+use model::store::View;
+use std::net::IpAddr;
+
+/// Owed releases that one call carries out beside its own work.
+const MAX_REPLAYS: usize = 16;
+
+/// Writes down that `at` owes its addresses. `held` is what was seen of them; where the store could
+/// not even be read, the identity alone, for the addresses that the host knows.
+pub(crate) fn owe(
+    call: &Call,
+    at: &Attachment,
+    scope: &Scope,
+    held: &[Held],
+    known: &[IpAddr],
+) -> Result<(), CniError> {
+    let addresses = match held {
+        [] => known.iter().map(|ip| unseen(at, *ip)).collect(),
+        held => held.iter().map(seen).collect(),
+    };
+    let entry = Entry {
+        store: store_name(call, scope),
+        network: at.network.clone(),
+        container: at.container_id.clone(),
+        ifname: at.ifname.clone(),
+        addresses,
+    };
+    let written = Journal::open(&call.req.paths.state_dir).and_then(|journal| journal.append(&entry));
+    written.map(|_| ()).map_err(|e| {
+        CniError::new(
+            Code::Io,
+            "the container is cleaned up, but its addresses could be released neither in the store nor in the journal; \
+             free some room in the state directory or make it writable, then try again",
+        )
+        .caused_by(&e)
+    })
+}
+
+fn seen(held: &Held) -> Owed {
+    Owed {
+        ip: held.ip,
+        handle: held.handle.clone().unwrap_or_default(),
+        attrs: held.attrs.clone(),
+        sequence: held.sequence.unwrap_or_default(),
+    }
+}
+
+fn unseen(at: &Attachment, ip: IpAddr) -> Owed {
+    Owed { ip, handle: leases::handle(at), attrs: leases::identity(at), sequence: 0 }
+}
+
+/// An ADD of an attachment that owes a release keeps what it still holds.
+pub(crate) fn cancel(call: &Call) {
+    let Some((journal, pending)) = pending(call) else { return };
+    for (id, _) in pending.iter().filter(|(_, entry)| is_of(entry, call.at())) {
+        if let Err(e) = journal.done(*id) {
+            call.note(&format!("journal: {e}"));
+        }
+    }
+}
+
+/// Carries out what others owe to this store, oldest first, as far as it goes.
+pub(crate) fn replay(call: &Call) {
+    let Some((journal, pending)) = pending(call) else { return };
+    let Ok(store) = call.store(Mode::Existing) else { return };
+    for (id, entry) in pending.into_iter().take(MAX_REPLAYS) {
+        if let Err(why) = finish(call, &journal, store.as_ref(), id, &entry) {
+            call.note(&format!("journal: {why}"));
+            return;
+        }
+    }
+}
+
+fn finish(call: &Call, journal: &Journal, store: &dyn Store, id: Id, entry: &Entry) -> Result<(), CniError> {
+    let Some(scope) = scope_of(store, entry) else { return Ok(()) };
+    let at = Attachment::new(&*entry.network, &*entry.container, &*entry.ifname);
+    // Whoever works on that attachment right now finishes or cancels the entry itself.
+    let Some(_lock) = call.try_lock(&at) else { return Ok(()) };
+    let _ipam = call.ipam_lock()?;
+    let cx = leases::context(call, &scope);
+    for request in requests(&at, entry) {
+        drive(store, &mut View::new(), call.deadline, |view| ipam::plan_release(view, &cx, &request))
+            .map_err(super::failure::drive)?;
+    }
+    journal.done(id).map_err(|e| super::failure::store(&e))?;
+    call.note(&format!("finished the release of {at}"));
+    Ok(())
+}
+
+/// What was seen is freed only as it was seen; what was not, by the attachment's identity.
+fn requests(at: &Attachment, entry: &Entry) -> Vec<Release> {
+    let matches = leases::identity(at);
+    let (seen, unseen): (Vec<_>, Vec<_>) = entry.addresses.iter().partition(|owed| owed.attrs != matches);
+    let only: Vec<Held> = seen.into_iter().map(held).collect();
+    let handle = leases::handle(at);
+    let base = Release { handle, matches, only: None, reuse_delay: std::time::Duration::ZERO };
+    let by_sight = (!only.is_empty()).then(|| Release { only: Some(only), ..base.clone() });
+    let by_name = (!unseen.is_empty() || entry.addresses.is_empty()).then_some(base);
+    by_sight.into_iter().chain(by_name).collect()
+}
+
+fn held(owed: &Owed) -> Held {
+    Held {
+        ip: owed.ip,
+        handle: Some(owed.handle.clone()),
+        attrs: owed.attrs.clone(),
+        sequence: (owed.sequence != 0).then_some(owed.sequence),
+        block: IpNet::from(owed.ip),
+    }
+}
+
+/// The pending entries, where there is a journal at all.
+fn pending(call: &Call) -> Option<(Journal, Vec<(Id, Entry)>)> {
+    if !call.req.paths.journal.exists() {
+        return None;
+    }
+    let journal = Journal::open(&call.req.paths.state_dir);
+    match journal.and_then(|journal| journal.pending().map(|pending| (journal, pending))) {
+        Ok((_, pending)) if pending.is_empty() => None,
+        Ok(found) => Some(found),
+        Err(e) => {
+            call.note(&format!("journal: {e}"));
+            None
+        }
+    }
+}
+
+fn is_of(entry: &Entry, at: &Attachment) -> bool {
+    (&entry.network, &entry.container, &entry.ifname) == (&at.network, &at.container_id, &at.ifname)
+}
+
+/// The store's identity and, after a space, the scope: an entry is for exactly one of both.
+fn store_name(call: &Call, scope: &Scope) -> String {
+    let store = match call.store(Mode::Existing) {
+        Ok(store) => store.identity(),
+        Err(_) => super::stores::embedded_identity(&call.req.paths),
+    };
+    match scope {
+        Scope::Cluster => store,
+        Scope::Network(_) => format!("{store} network"),
+    }
+}
+
+fn scope_of(store: &dyn Store, entry: &Entry) -> Option<Scope> {
+    match entry.store.strip_prefix(&store.identity())? {
+        "" => Some(Scope::Cluster),
+        " network" => Some(Scope::Network(entry.network.clone())),
+        _ => None,
+    }
+}

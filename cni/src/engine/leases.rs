@@ -1,0 +1,133 @@
+//! The stored side of an attachment: its handle, its attributes, what it holds.
+
+use super::addresses::{Own, Role};
+use super::call::Call;
+use super::failure;
+use cni_protocol::{Attachment, CniError};
+use datastore::embedded::Mode;
+use datastore::{Store, drive};
+use ipam::{Assign, Assigned, Context, Held, Release, Released};
+use model::Scope;
+use model::store::{Plan, Stop, View};
+use std::collections::BTreeMap;
+
+/// Calico's handle id of an attachment. Two interfaces of one container share it; the attributes
+/// tell them apart (decision 1).
+pub(crate) fn handle(at: &Attachment) -> String {
+    format!("{}.{}", at.network, at.container_id)
+}
+
+/// The attributes that prove whose a lease is.
+pub(crate) fn identity(at: &Attachment) -> BTreeMap<String, String> {
+    [("network", &at.network), ("ifname", &at.ifname)].map(|(k, v)| (k.to_owned(), v.clone())).into()
+}
+
+/// `attributes.secondary` of a new lease: Calico's keys and ours (decision 2).
+pub(crate) fn attributes(call: &Call) -> BTreeMap<String, String> {
+    let args = &call.req.args;
+    let mut attrs = identity(call.at());
+    let mut set = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            attrs.insert(key.to_owned(), value);
+        }
+    };
+    set("node", Some(call.node.clone()));
+    set("timestamp", Some(model::time::go_string(call.clock.wall_ns)));
+    if let Some((namespace, pod)) = args.pod() {
+        set("namespace", Some(namespace.to_owned()));
+        set("pod", Some(pod.to_owned()));
+    }
+    set("poduid", args.pod_uid.clone());
+    set("netns", netns(call));
+    set("boot_id", (call.role == Role::Main).then(|| call.clock.boot_id.clone()));
+    attrs
+}
+
+/// The namespace's path, and its inode where the caller's values mean something here (decision 25).
+fn netns(call: &Call) -> Option<String> {
+    let path = call.req.netns.as_ref()?.display().to_string();
+    let inode = call.netns_inode.filter(|_| call.role == Role::Main);
+    Some(inode.map_or(path.clone(), |inode| model::netns::render(&path, inode)))
+}
+
+/// Under which name a sticky address is kept: the pod's, else the container's.
+pub(crate) fn sticky_name(call: &Call) -> String {
+    let at = call.at();
+    let owner = call.req.args.pod().map_or(at.container_id.clone(), |(ns, pod)| format!("{ns}.{pod}"));
+    format!("{}.{owner}.{}", at.network, at.ifname)
+}
+
+/// What the allocator is told of this host and moment.
+pub(crate) fn context<'a>(call: &'a Call, scope: &'a Scope) -> Context<'a> {
+    Context { scope, host: &call.node, now: call.clock.now(), chance: call.chance, transactional: true }
+}
+
+/// Commits addresses for the attachment, or finds the ones it has.
+pub(crate) fn assign(call: &Call, own: &Own, request: &Assign) -> Result<Assigned, CniError> {
+    let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
+    let _lock = call.ipam_lock()?;
+    let cx = context(call, &own.scope);
+    let mut view = View::new();
+    let assigned =
+        drive(store.as_ref(), &mut view, call.deadline, |view| ipam::plan_assign(view, &cx, request))
+            .map_err(failure::drive)?
+            .0;
+    if assigned.repeated {
+        // Whoever wrote it may have died before its sync.
+        store.barrier(call.deadline).map_err(|e| failure::store(&e))?;
+    }
+    Ok(assigned)
+}
+
+/// Frees what the attachment holds.
+pub(crate) fn release(call: &Call, scope: &Scope, request: &Release) -> Result<Released, CniError> {
+    let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
+    let _lock = call.ipam_lock()?;
+    let cx = context(call, scope);
+    let mut view = View::new();
+    drive(store.as_ref(), &mut view, call.deadline, |view| ipam::plan_release(view, &cx, request))
+        .map(|(released, _)| released)
+        .map_err(failure::drive)
+}
+
+/// What the attachment holds, without the lock: a reader needs none.
+pub(crate) fn held(call: &Call, scope: &Scope, at: &Attachment) -> Result<Vec<Held>, CniError> {
+    let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
+    let cx = context(call, scope);
+    read(call, store.as_ref(), |view| ipam::lookup(view, &cx, &handle(at), &identity(at)))
+}
+
+/// Runs a reading plan.
+pub(crate) fn read<T>(
+    call: &Call,
+    store: &dyn Store,
+    plan: impl Fn(&View) -> Result<T, Stop<ipam::IpamError>>,
+) -> Result<T, CniError> {
+    let mut view = View::new();
+    drive(store, &mut view, call.deadline, |view| plan(view).map(Plan::Done))
+        .map(|(out, _)| out)
+        .map_err(failure::drive)
+}
+
+/// The release of everything that an attachment holds.
+pub(crate) fn release_of(call: &Call, at: &Attachment) -> Release {
+    Release { handle: handle(at), matches: identity(at), only: None, reuse_delay: call.conf.ipam.reuse_delay }
+}
+
+/// The scope of this configuration's leases; one that gives no addresses has no leases either.
+pub(crate) fn scope(call: &Call, role: Role) -> Scope {
+    Own::of(call.req, role).map_or(Scope::Cluster, |own| own.scope)
+}
+
+/// A random UUID (RFC 9562, version 4) of 64 random bits and the call's moment.
+pub(crate) fn uid(call: &Call) -> String {
+    let (high, low) = (call.chance, call.clock.wall_ns);
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xfff,
+        0x8000 | ((low >> 48) & 0x3fff),
+        low & 0xffff_ffff_ffff
+    )
+}

@@ -1,0 +1,123 @@
+//! Which host link belongs to an attachment, and getting it out of the way.
+
+use super::call::Call;
+use super::{failure, identity};
+use cni_protocol::{Attachment, CniError};
+use model::veth::{self, HostNameOf};
+use netlink::{Link, Netns, Nl, PodPlan};
+use std::net::IpAddr;
+
+/// The name of the attachment's host link (decision 3): the pod's for its first attachment, else its own.
+pub(crate) fn name_for(call: &Call, host: &mut Nl) -> Result<String, CniError> {
+    let own = own_name(call.at());
+    let Some(pod) = pod_name(call) else { return Ok(own) };
+    if link(host, &own)?.is_some_and(|l| identity::owns(l.alias.as_deref(), call.at())) {
+        return Ok(own);
+    }
+    let taken = link(host, &pod)?.is_some_and(|l| is_sibling(l.alias.as_deref(), call.at()));
+    Ok(if taken { own } else { pod })
+}
+
+/// Another attachment of the same container.
+fn is_sibling(alias: Option<&str>, at: &Attachment) -> bool {
+    let owner = alias.and_then(identity::parse_alias);
+    owner.is_some_and(|(network, container, ifname)| {
+        container == at.container_id && (network, ifname) != (&at.network, &at.ifname)
+    })
+}
+
+fn own_name(at: &Attachment) -> String {
+    let (network, container_id, ifname) = (&at.network, &at.container_id, &at.ifname);
+    veth::host_name(&HostNameOf::Attachment { network, container_id, ifname })
+}
+
+/// The name that only the pod, not the attachment, decides.
+fn pod_name(call: &Call) -> Option<String> {
+    let of = match call.req.args.pod() {
+        Some((namespace, pod)) => HostNameOf::Pod { namespace, pod },
+        None if call.calico => HostNameOf::CalicoContainer { container_id: &call.at().container_id },
+        None => return None,
+    };
+    Some(veth::host_name(&of))
+}
+
+/// The attachment's link, by its names, else by its alias among all.
+pub(crate) fn find(call: &Call, host: &mut Nl, held: &[IpAddr]) -> Result<Option<Link>, CniError> {
+    for name in pod_name(call).into_iter().chain([own_name(call.at())]) {
+        if let Some(link) = link(host, &name)?.filter(|l| identity::owns(l.alias.as_deref(), call.at())) {
+            return Ok(Some(link));
+        }
+    }
+    let alias = identity::alias(call.at());
+    let all = netlink::links(host, veth::PREFIX).map_err(|e| failure::kernel(&e))?;
+    let found = all.iter().find(|l| l.alias.as_deref() == Some(alias.as_str()));
+    match found {
+        Some(link) => Ok(Some(link.clone())),
+        None => by_route(host, &all, held),
+    }
+}
+
+/// A link that Calico made has no alias; a host route to an address of this lease proves it.
+fn by_route(host: &mut Nl, all: &[Link], held: &[IpAddr]) -> Result<Option<Link>, CniError> {
+    if held.is_empty() {
+        return Ok(None);
+    }
+    let routes = netlink::routes_to(host, held).map_err(|e| failure::kernel(&e))?;
+    let proven = |l: &&Link| l.alias.is_none() && routes.iter().any(|r| r.ifindex == Some(l.index));
+    Ok(all.iter().find(proven).cloned())
+}
+
+fn link(host: &mut Nl, name: &str) -> Result<Option<Link>, CniError> {
+    netlink::link(host, name).map_err(|e| failure::kernel(&e))
+}
+
+/// What stands where the attachment's link shall be: ours and in the right namespace is kept and
+/// answered; ours but from another namespace, or an older sandbox's of the same pod, is removed.
+///
+/// # Errors
+/// Code 104 for a link of somebody else.
+pub(crate) fn clear_the_way(
+    call: &Call,
+    host: &mut Nl,
+    netns: &Netns,
+    plan: &PodPlan,
+) -> Result<Option<Link>, CniError> {
+    let Some(existing) = link(host, &plan.host_name)? else { return Ok(None) };
+    let ours = identity::owns(existing.alias.as_deref(), call.at());
+    if ours && peer_is_in(call, netns, plan, &existing) {
+        return Ok(Some(existing));
+    }
+    if !ours && !is_older_sandbox(call, &existing, &plan.host_name) {
+        let (name, alias) = (existing.name, existing.alias);
+        return Err(failure::kernel(&netlink::Error::HostLinkTaken { name, alias }));
+    }
+    call.note(&format!("replaced host link {} of an earlier container", existing.name));
+    netlink::retire(host, &existing, None, &[]).map_err(|e| failure::kernel(&e))?;
+    netlink::delete_link(host, existing.index).map_err(|e| failure::kernel(&e))?;
+    Ok(None)
+}
+
+fn peer_is_in(call: &Call, netns: &Netns, plan: &PodPlan, host_end: &Link) -> bool {
+    let pod = netlink::inspect_pod(netns, &plan.pod_name, call.kernel_timeout());
+    pod.is_ok_and(|pod| pod.is_some_and(|pod| pod.link.peer_ifindex == Some(host_end.index)))
+}
+
+/// A name that only this pod has, on a veth of ours or of Calico's: the pod's former sandbox.
+fn is_older_sandbox(call: &Call, existing: &Link, name: &str) -> bool {
+    let ours_or_calicos = match existing.alias.as_deref() {
+        None => true,
+        Some(alias) => identity::parse_alias(alias).is_some(),
+    };
+    existing.kind.as_deref() == Some("veth") && ours_or_calicos && pod_name(call).as_deref() == Some(name)
+}
+
+/// Undo of a link that this call made; absent is done.
+pub(crate) fn delete_by_name(call: &Call, name: &str) -> Result<(), String> {
+    let mut host = Nl::here(call.kernel_timeout()).map_err(|e| e.to_string())?;
+    match netlink::link(&mut host, name).map_err(|e| e.to_string())? {
+        Some(link) if identity::owns(link.alias.as_deref(), call.at()) || link.alias.is_none() => {
+            netlink::delete_link(&mut host, link.index).map_err(|e| e.to_string())
+        }
+        _ => Ok(()),
+    }
+}

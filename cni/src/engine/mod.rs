@@ -1,0 +1,115 @@
+//! The engine: all verbs of one request, whoever hosts it.
+//!
+//! ```text
+//!              ┌ add ──┬ lease: addresses ► leases ► ipam (plan) ► datastore (commit)
+//!   serve ► Call       ├ firewall, forwarding
+//!              │       └ links, wire ► netlink        each step pushed on the undo stack
+//!              ├ del ── retire link and routes ► release or journal ► delete link
+//!              ├ check ─ compare         ├ gc ── del of what is not valid      └ status
+//!              └ ipam_verbs: the same leases without a link
+//! ```
+
+mod add;
+mod addresses;
+mod call;
+mod check;
+mod clock;
+mod del;
+mod delegated;
+mod failure;
+mod firewall;
+mod gc;
+mod identity;
+mod import;
+mod ipam_verbs;
+mod journal;
+mod leases;
+mod links;
+mod node;
+mod ready;
+mod result;
+mod status;
+mod stores;
+mod undo;
+
+pub use addresses::Role;
+pub use call::{OpenError, Stores};
+pub use stores::EmbeddedStores;
+
+use crate::log;
+use call::Call;
+use cni_protocol::{CniError, CniResult, Request, Verb};
+use datastore::Deadline;
+use netlink::Netns;
+
+/// Serves CNI requests. Its host reads them and prints the answers.
+pub struct Engine<'a> {
+    pub stores: &'a dyn Stores,
+    pub log: &'a log::Log,
+    pub role: Role,
+    /// Runs under a Calico name: plain containers get Calico's interface names.
+    pub calico: bool,
+}
+
+impl Engine<'_> {
+    /// Serves one request until `deadline`. `record` gathers what the call's log line says.
+    ///
+    /// # Errors
+    /// What the runtime is told. Everything that the call did is undone, or found by the next DEL.
+    pub fn serve(
+        &self,
+        req: &Request,
+        deadline: Deadline,
+        record: &mut log::Call,
+    ) -> Result<Option<CniResult>, CniError> {
+        let netns = self.open_netns(req)?;
+        let call = Call::new(self, req, netns.as_ref(), deadline, record)?;
+        match self.role {
+            Role::Main => Self::main_verb(&call, netns.as_ref()),
+            Role::Ipam | Role::CalicoIpam => Self::ipam_verb(&call),
+        }
+    }
+
+    fn main_verb(call: &Call, netns: Option<&Netns>) -> Result<Option<CniResult>, CniError> {
+        let inside =
+            || netns.ok_or_else(|| CniError::environment("CNI_NETNS: a network namespace is needed"));
+        match call.req.verb {
+            Verb::Add => add::add(call, inside()?).map(Some),
+            Verb::Check => check::check(call, inside()?).map(|()| None),
+            Verb::Del => del::del(call).map(|()| None),
+            Verb::Gc => gc::gc(call).map(|()| None),
+            Verb::Status => status::status(call).map(|()| None),
+            Verb::Version => Ok(None),
+        }
+    }
+
+    fn ipam_verb(call: &Call) -> Result<Option<CniResult>, CniError> {
+        match call.req.verb {
+            Verb::Add => ipam_verbs::add(call).map(Some),
+            Verb::Check => check::check_lease(call).map(|()| None),
+            Verb::Del => ipam_verbs::del(call).map(|()| None),
+            Verb::Gc => gc::gc_leases(call).map(|()| None),
+            Verb::Status => status::status(call).map(|()| None),
+            Verb::Version => Ok(None),
+        }
+    }
+
+    /// The container's namespace, for the verbs that cannot do without.
+    fn open_netns(&self, req: &Request) -> Result<Option<Netns>, CniError> {
+        if self.role != Role::Main || !matches!(req.verb, Verb::Add | Verb::Check) {
+            return Ok(None);
+        }
+        let Some(path) = &req.netns else { return Ok(None) };
+        let netns = Netns::open(path).map_err(|e| failure::netns(&e))?;
+        if req.netns_override {
+            return Ok(Some(netns));
+        }
+        let own = Netns::current().and_then(|own| own.id()).map_err(|e| failure::netns(&e))?;
+        if netns.id().map_err(|e| failure::netns(&e))? == own {
+            return Err(CniError::environment(
+                "CNI_NETNS: is the host's own network namespace, not a container's",
+            ));
+        }
+        Ok(Some(netns))
+    }
+}

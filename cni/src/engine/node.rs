@@ -1,0 +1,60 @@
+//! Who this host is (decision 31) and the MTU of its pods (C-05).
+
+use cni_protocol::Request;
+use std::{fs, io, path::Path};
+
+/// Smallest MTU that IPv4 allows (RFC 791), largest of an Ethernet-like Linux link.
+const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65535;
+/// Pod MTU where neither the configuration nor the MTU file says one.
+const DEFAULT_MTU: u32 = 1500;
+
+/// The node's name: the configuration, then the nodename file, then the deprecated `hostname` key,
+/// then the host's name in lower case, which is written to the file so that it stays the same when
+/// the host is renamed.
+pub(crate) fn name(req: &Request) -> String {
+    if !req.conf.nodename.is_empty() {
+        return req.conf.nodename.clone();
+    }
+    let file = &req.paths.nodename_file;
+    if let Ok(name) = fs::read_to_string(file)
+        && !name.trim().is_empty()
+    {
+        return name.trim().to_owned();
+    }
+    let deprecated = Some(&req.conf.hostname).filter(|name| !name.is_empty());
+    let name = deprecated.cloned().unwrap_or_else(host_name);
+    // Best effort: on a read-only host the name is found anew each time.
+    let _ = pin(file, &name);
+    name
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().trim().to_lowercase()
+}
+
+fn pin(file: &Path, name: &str) -> io::Result<()> {
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir)?;
+    let temporary = dir.join(format!(".nodename.{}", std::process::id()));
+    fs::write(&temporary, name)?;
+    // A link, not a rename: of two first calls the first wins, and both read the same afterwards.
+    let linked = fs::hard_link(&temporary, file);
+    fs::remove_file(&temporary)?;
+    linked
+}
+
+/// The pod MTU, and a warning when the MTU file could not be used: a broken file never fails a pod.
+pub(crate) fn mtu(req: &Request) -> (u32, Option<String>) {
+    if req.conf.mtu != 0 {
+        return (req.conf.mtu, None);
+    }
+    let file = &req.paths.mtu_file;
+    match fs::read_to_string(file) {
+        Ok(text) => match text.trim().parse().ok().filter(|m| MTU_RANGE.contains(m)) {
+            Some(mtu) => (mtu, None),
+            None => (DEFAULT_MTU, Some(format!("{}: not an MTU, using {DEFAULT_MTU}", file.display()))),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => (DEFAULT_MTU, None),
+        Err(e) => (DEFAULT_MTU, Some(format!("{}: {e}, using {DEFAULT_MTU}", file.display()))),
+    }
+}
