@@ -188,25 +188,15 @@ impl Slots {
         Ok(())
     }
 
-    /// Sees to it that both slots have room for entries of `live` bytes, so that every later
-    /// commit that does not grow them succeeds on a full disk, through checkpoints too.
+    /// As `make_room_for`; on a full disk a commit that does not grow the store needs none.
     fn make_room(&mut self, live: u64, may_use_reserve: bool) -> Result<(), Error> {
         if live > MAX_LIVE {
             return Err(Error::new(COMMIT, self.place(), ErrorKind::Full, "the store is limited to 1 GiB"));
         }
-        let (data_at, shrinks) = (self.loaded()?.header.data_at(), live <= self.loaded()?.live);
+        let loaded = self.loaded()?;
         let reserve = if may_use_reserve { 0 } else { self.layout.reserve };
-        let least = data_at + snapshot::room(live) + reserve;
-        let generous = (least + self.layout.step.max(live / 8)).next_multiple_of(4096);
-        for file in [File::A, File::B] {
-            let grown = extend_to(&*self.disk, file, least, generous);
-            if let Err(error) = grown
-                && !shrinks
-            {
-                return Err(failed(&*self.disk, file, COMMIT, &error));
-            }
-        }
-        Ok(())
+        let room = make_room_for(self, loaded.header.data_at(), live, reserve);
+        if live <= loaded.live { Ok(()) } else { room }
     }
 
     fn put(&self, file: File, bytes: &[u8], at: u64) -> Result<(), Error> {
@@ -307,6 +297,17 @@ pub(super) fn write_slot(
     // Behind the sync: a copy without a header is then always damage, never a cut-off creation.
     drop(disk.write_at(file, &header.encode(), COPY_AT));
     Ok(header)
+}
+
+/// Sees to it that both slots have room for entries of `live` bytes, so that every later
+/// commit that does not grow them succeeds on a full disk, through checkpoints too.
+pub(super) fn make_room_for(slots: &Slots, data_at: u64, live: u64, reserve: u64) -> Result<(), Error> {
+    let disk = &*slots.disk;
+    let least = data_at + snapshot::room(live) + reserve;
+    let generous = (least + slots.layout.step.max(live / 8)).next_multiple_of(4096);
+    [File::A, File::B].into_iter().try_for_each(|file| {
+        extend_to(disk, file, least, generous).map_err(|e| failed(disk, file, COMMIT, &e))
+    })
 }
 
 /// Extends `file` with allocated zeros to `generous` bytes, or where the disk is too full, to `least`.

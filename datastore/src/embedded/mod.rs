@@ -11,19 +11,32 @@
 
 mod bytes;
 mod commit;
+#[cfg(test)]
+mod damaged;
 mod disk;
 mod frame;
+mod fuzz;
 mod header;
+mod load;
 mod mark;
+#[cfg(test)]
+mod powercut;
 mod record;
+mod salvage;
+#[cfg(test)]
+mod sim;
 mod slots;
 mod snapshot;
+mod watch;
+
+pub use fuzz::{fuzz_open, fuzz_records};
+pub use salvage::Dump;
 
 use crate::lock::{Kind, Lock};
 use crate::{CommitError, Deadline, Error, ErrorKind, Store, Watch};
 use disk::{Access, Directory, Disk, File};
 use model::store::{Entry, Revision, Write};
-use slots::Slots;
+use slots::{Seen, Slots};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -120,15 +133,21 @@ impl Embedded {
         })
     }
 
+    /// Runs `f` on a fresh view of the store, which nobody changes meanwhile.
     fn read<T>(
         &self,
         deadline: Deadline,
-        f: impl FnOnce(&mut Slots) -> Result<T, Error>,
+        f: impl FnOnce(&mut Slots, Seen) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let _lock = self.lock(Kind::Shared, deadline)?;
         let mut slots = self.slots();
-        slots.refresh()?;
-        f(&mut slots)
+        let seen = slots.refresh()?;
+        f(&mut slots, seen)
+    }
+
+    /// The revision of the last commit.
+    pub fn revision(&self, deadline: Deadline) -> Result<Revision, Error> {
+        self.read(deadline, |slots, _| Ok(slots.loaded()?.revision))
     }
 }
 
@@ -183,15 +202,15 @@ impl Store for Embedded {
     }
 
     fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error> {
-        self.read(deadline, |slots| keys.iter().map(|key| slots.get(key)).collect())
+        self.read(deadline, |slots, _| keys.iter().map(|key| slots.get(key)).collect())
     }
 
     fn list(&self, prefix: &str, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        self.read(deadline, |slots| slots.list(prefix))
+        self.read(deadline, |slots, _| slots.list(prefix))
     }
 
     fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error> {
-        self.read(deadline, |slots| slots.keys(prefix))
+        self.read(deadline, |slots, _| slots.keys(prefix))
     }
 
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
@@ -200,10 +219,10 @@ impl Store for Embedded {
     }
 
     fn barrier(&self, deadline: Deadline) -> Result<(), Error> {
-        self.read(deadline, Slots::settle)
+        self.read(deadline, |slots, _| slots.settle())
     }
 
-    fn watch(&self, _prefix: &str) -> Result<Box<dyn Watch>, Error> {
-        Err(missing(&self.dir))
+    fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error> {
+        Ok(Box::new(watch::Watcher::new(self, prefix)?))
     }
 }

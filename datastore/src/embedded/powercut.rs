@@ -1,0 +1,215 @@
+//! Power cuts, kills and failing calls at every write and sync, against a model.
+// REQ: A-16
+
+use super::sim::{Fault, Rng, Sim};
+use super::slots::Slots;
+use model::store::{Expect, Write};
+use std::collections::BTreeMap;
+
+/// What a store holds: keys with value and revision, and the store's revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Content {
+    entries: BTreeMap<String, (Vec<u8>, u64)>,
+    revision: u64,
+}
+
+impl Content {
+    fn of(slots: &mut Slots) -> Self {
+        slots.refresh().unwrap();
+        let revision = slots.loaded().unwrap().revision;
+        let entries = slots.list("").unwrap();
+        Self { revision, entries: entries.into_iter().map(|e| (e.key, (e.value, e.revision))).collect() }
+    }
+
+    fn after(&self, writes: &[Write]) -> Self {
+        let mut next = self.clone();
+        next.revision += 1;
+        for write in writes {
+            match &write.value {
+                Some(value) => drop(next.entries.insert(write.key.clone(), (value.clone(), next.revision))),
+                None => drop(next.entries.remove(&write.key)),
+            }
+        }
+        next
+    }
+}
+
+fn random_writes(rng: &mut Rng) -> Vec<Write> {
+    (0..1 + rng.below(4))
+        .map(|_| {
+            let len = if rng.one_in(20) { 3000 } else { rng.below(300) };
+            let value = (!rng.one_in(3)).then(|| vec![rng.next() as u8; len as usize]);
+            Write { key: format!("/key/{:02}", rng.below(25)), expect: Expect::Any, value }
+        })
+        .collect()
+}
+
+struct Run {
+    rng: Rng,
+    sim: Sim,
+    slots: Slots,
+    /// What must survive a power cut.
+    acknowledged: Content,
+    /// What was last read.
+    visible: Content,
+    /// Commits that failed since the last one that did not: a cut may bring them up.
+    failed: Vec<Content>,
+    cuts: u32,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let sim = Sim::formatted();
+        Self {
+            rng: Rng(seed),
+            slots: sim.slots(),
+            sim,
+            acknowledged: Content::default(),
+            visible: Content::default(),
+            failed: Vec::new(),
+            cuts: 0,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.below(4) {
+            0 => {}
+            1 => self.sim.arm(self.rng.below(12), Fault::Fail),
+            _ => self.sim.arm(self.rng.below(12), Fault::Kill),
+        }
+        let writes = random_writes(&mut self.rng);
+        let next = self.visible.after(&writes);
+        match self.slots.commit(&writes) {
+            Ok(revision) => {
+                assert_eq!(revision, next.revision);
+                (self.acknowledged, self.visible) = (next.clone(), next);
+                self.failed.clear();
+            }
+            Err(_) => self.failed.push(next),
+        }
+        self.aftermath();
+    }
+
+    fn aftermath(&mut self) {
+        if self.sim.is_dead() {
+            self.slots = self.sim.slots();
+        }
+        if self.rng.one_in(3) {
+            self.cut();
+        } else if self.sim.is_dead() {
+            self.after_kill();
+        } else {
+            self.sim.restart();
+            self.still_running();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.cuts += 1;
+        self.sim.cut(&mut self.rng);
+        self.slots = self.sim.slots();
+        let found = Content::of(&mut self.slots);
+        let known = found == self.acknowledged || found == self.visible || self.failed.contains(&found);
+        assert!(known, "neither what was acknowledged nor that with what was in flight:\n{found:?}");
+        (self.acknowledged, self.visible) = (found.clone(), found);
+        self.failed.clear();
+    }
+
+    fn after_kill(&mut self) {
+        self.sim.restart();
+        let found = Content::of(&mut self.slots);
+        let in_flight = self.failed.last();
+        assert!(found == self.visible || Some(&found) == in_flight, "{found:?}");
+        self.visible = found;
+        if self.rng.one_in(3) {
+            self.slots.settle().unwrap();
+            self.acknowledged = self.visible.clone();
+            self.failed.clear();
+        }
+    }
+
+    fn still_running(&mut self) {
+        assert_eq!(Content::of(&mut self.slots), self.visible, "a failed commit must not be seen");
+        assert_eq!(Content::of(&mut self.sim.slots()), self.visible);
+    }
+}
+
+fn wanted_cuts() -> u32 {
+    if std::env::var_os("PERCALE_FULL").is_some() { 1000 } else { 150 }
+}
+
+#[test]
+fn no_power_cut_loses_or_tears_a_commit() {
+    let mut cuts = 0;
+    for seed in 0.. {
+        let mut run = Run::new(seed);
+        for step in 0..40 {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.step()));
+            assert!(result.is_ok(), "seed {seed}, step {step}");
+        }
+        cuts += run.cuts;
+        if cuts >= wanted_cuts() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_cut_while_creating_leaves_no_store_or_an_empty_one() {
+    for after in 0..14 {
+        for seed in 0..10 {
+            let sim = Sim::new();
+            sim.arm(after, Fault::Kill);
+            drop(sim.slots().format(1));
+            sim.cut(&mut Rng(seed));
+            let mut slots = sim.slots();
+            if slots.is_empty().unwrap() {
+                slots.format(2).unwrap();
+            }
+            assert_eq!(Content::of(&mut slots), Content::default());
+        }
+    }
+}
+
+#[test]
+fn a_cut_while_replacing_leaves_all_of_the_old_or_all_of_the_new() {
+    for after in 0..8 {
+        for seed in 0..20 {
+            let sim = Sim::formatted();
+            let mut slots = sim.slots();
+            let old: Vec<Write> = random_writes(&mut Rng(seed));
+            slots.commit(&old).unwrap();
+            let before = Content::of(&mut slots);
+            let new = [model::store::Entry { key: "/new".into(), value: b"1".to_vec(), revision: 7 }];
+            sim.arm(after, Fault::Kill);
+            let result = slots.replace(&new);
+            sim.cut(&mut Rng(seed));
+            let found = Content::of(&mut sim.slots());
+            let is_new = found.entries.keys().eq(["/new"]);
+            assert!(is_new && found.revision == 8 || found == before && result.is_err(), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_grow_the_store_succeeds_on_a_full_disk() {
+    let sim = Sim::formatted();
+    let mut slots = sim.slots();
+    let mut rng = Rng(3);
+    let write = |key: u64, value: Option<Vec<u8>>| Write {
+        key: format!("/key/{key:04}"),
+        expect: Expect::Any,
+        value,
+    };
+    sim.limit(sim.total() + 60_000);
+    let stored = (0..).take_while(|i| slots.commit(&[write(*i, Some(vec![1; 100]))]).is_ok()).count() as u64;
+    sim.limit(0);
+    for _ in 0..200 {
+        let same = vec![rng.next() as u8; 100];
+        slots.commit(&[write(rng.below(stored), Some(same))]).unwrap();
+    }
+    for key in 0..stored {
+        slots.commit(&[write(key, None)]).unwrap();
+    }
+    assert!(stored > 100 && slots.keys("").unwrap().is_empty());
+}
