@@ -279,8 +279,8 @@ impl<'a> Network<'a> {
         command.env("CNI_COMMAND", verb).env("CNI_PATH", self.bed.plugin_dir()).envs(env);
         command.envs(self.env.iter().cloned());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let begun = Instant::now();
-        let mut child = self.bed.host.run(move || command.spawn()).expect("the plugin can be run");
+        let (begun, child) = self.bed.host.run(move || (Instant::now(), command.spawn()));
+        let mut child = child.expect("the plugin can be run");
         let mut pipe = child.stdin.take().expect("stdin is a pipe");
         // A plugin that is killed before it has read everything leaves a broken pipe.
         let _ = pipe.write_all(stdin);

@@ -13,10 +13,11 @@
 //! | [`clean`] | what must hold once every pod is gone |
 //! | [`containerd`], [`podman`], [`cnitool`] | the real clients |
 //! | [`strace`] | SIGKILL at the nth call of a system call |
+//! | [`bench`] | the benchmarks of `scripts/bench` |
 //! | [`random`] | seeded chance for the tests that need it |
 
 pub mod bed;
-//pub mod bench;
+pub mod bench;
 pub mod bins;
 pub mod clean;
 pub mod cnirun;

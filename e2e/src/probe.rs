@@ -82,7 +82,11 @@ pub fn everything(from: &Netns, to: &Netns, ip: IpAddr, mtu: usize, source: Opti
     udp(from, to, ip, 32).unwrap_or_else(|e| panic!("UDP {way}: {e}"));
     udp(from, to, ip, room).unwrap_or_else(|e| panic!("UDP of {mtu} bytes {way}: {e}"));
     let refused = udp(from, to, ip, room + 1).expect_err("a packet above the MTU is refused");
-    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::MSGSIZE.raw_os_error()), "UDP above the MTU, {way}: {refused}");
+    assert_eq!(
+        refused.raw_os_error(),
+        Some(rustix::io::Errno::MSGSIZE.raw_os_error()),
+        "UDP above the MTU, {way}: {refused}"
+    );
     if let Some(source) = source {
         assert_eq!(seen, source, "source address {way}");
     }

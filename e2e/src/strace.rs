@@ -42,3 +42,12 @@ pub fn count_into(file: &std::path::Path) -> Vec<OsString> {
     prefix.extend([file.into(), OsString::from("--")]);
     prefix
 }
+
+/// The command prefix that writes what is sent to netlink, and every sync, into `file`.
+pub fn write_into(file: &std::path::Path) -> Vec<OsString> {
+    let calls = "trace=sendto,sendmsg,sendmmsg,fsync,fdatasync,syncfs";
+    let mut prefix: Vec<OsString> =
+        ["strace", "-f", "-qq", "-s", "65536", "-e", calls, "-o"].map(OsString::from).to_vec();
+    prefix.extend([file.into(), OsString::from("--")]);
+    prefix
+}

@@ -17,12 +17,21 @@ const BINARIES: &[&str] = &["cni", "ctl"];
 const TESTS: &[&str] = &["e2e"];
 
 /// Crates that have no place under a pure crate.
-const IMPURE: &[&str] = &["tokio", "rustix", "libc", "nix", "fs2", "netlink-sys", "rand", "getrandom", "socket2"];
+const IMPURE: &[&str] =
+    &["tokio", "rustix", "libc", "nix", "fs2", "netlink-sys", "rand", "getrandom", "socket2"];
 
 /// What a pure crate's source does not say.
 const IMPURE_WORDS: &[&str] = &[
-    "std::fs", "std::net::Tcp", "std::net::Udp", "std::process", "std::env", "std::thread", "Instant::now",
-    "SystemTime::now", "std::os::", "println!",
+    "std::fs",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::process",
+    "std::env",
+    "std::thread",
+    "Instant::now",
+    "SystemTime::now",
+    "std::os::",
+    "println!",
 ];
 
 struct Crate {
@@ -76,7 +85,8 @@ fn every_crate_has_its_place() {
 fn pure_crates_do_no_io() {
     for (name, found) in crates().iter().filter(|(name, _)| PURE.contains(&name.as_str())) {
         for (path, text) in sources(Path::new(&found.dir).join("src").as_path()) {
-            let code: String = text.split("#[cfg(test)]").next().unwrap_or_default().lines().filter(is_code).collect();
+            let code: String =
+                text.split("#[cfg(test)]").next().unwrap_or_default().lines().filter(is_code).collect();
             let said: Vec<_> = IMPURE_WORDS.iter().filter(|w| code.contains(**w)).collect();
             assert!(said.is_empty(), "{name}: {path} says {said:?}");
         }

@@ -1,0 +1,84 @@
+//! Ours and the peers, each on a host of its own.
+
+use super::Families;
+use crate::bed::Bed;
+use crate::bins::go_tools;
+use crate::cnirun::Network;
+use crate::conf;
+use crate::netns::Netns;
+use serde_json::{Value, json};
+use std::fs;
+
+/// A network that is measured, with the same features on all sides: no masquerade, a route to
+/// everything through the host.
+pub struct Contender {
+    pub name: String,
+    pub bed: Bed,
+    plugin: Value,
+    ipam: &'static str,
+    families: Families,
+}
+
+impl Contender {
+    /// Ours: the embedded store, durable, no daemon.
+    pub fn percale(families: Families) -> Self {
+        let bed = Bed::new("bench");
+        let plugin = conf::percale_with(&bed, families.subnets());
+        Self { name: "percale".to_owned(), bed, plugin, ipam: "percale-ipam", families }
+    }
+
+    /// ptp with host-local, Debian's or the newest.
+    pub fn ptp(families: Families, newest: bool) -> Self {
+        let bed = Bed::peers("bench");
+        let name = if newest { "newest ptp + host-local" } else { "Debian's ptp + host-local" };
+        if newest {
+            bed.use_plugins_of(&go_tools().join("plugins"));
+        }
+        Self::peer(name, bed, json!({"type": "ptp", "ipMasq": false}), families)
+    }
+
+    /// Debian's bridge with host-local.
+    pub fn bridge(families: Families) -> Self {
+        let plugin = json!({"type": "bridge", "bridge": "br0", "isGateway": true});
+        Self::peer("Debian's bridge + host-local", Bed::peers("bench"), plugin, families)
+    }
+
+    fn peer(name: &str, bed: Bed, mut plugin: Value, families: Families) -> Self {
+        plugin["ipam"] = conf::host_local(&bed, families.subnets());
+        plugin["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+        if families != Families::V4 {
+            plugin["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+        }
+        Self { name: name.to_owned(), bed, plugin, ipam: "host-local", families }
+    }
+
+    /// A pod's namespace, on a kernel as the case wants it.
+    pub fn pod(&self, tail: &str) -> Netns {
+        let ns = self.bed.netns(tail);
+        if self.families == Families::Dual {
+            for space in [&ns, &self.bed.host] {
+                space.run(|| fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")).expect("a sysctl");
+            }
+        }
+        ns
+    }
+
+    /// The network; 1.0.0 is the newest version that all sides speak.
+    pub fn network(&self) -> Network<'_> {
+        Network::new(&self.bed, "bench", vec![self.plugin.clone()]).at_version("1.0.0")
+    }
+
+    /// The file name of the IPAM plugin.
+    pub fn ipam_plugin(&self) -> &'static str {
+        self.ipam
+    }
+
+    /// The IPAM's name in the table.
+    pub fn ipam_name(&self) -> String {
+        if self.name.starts_with("newest") {
+            "newest host-local".into()
+        } else {
+            "Debian's host-local".into()
+        }
+    }
+}
