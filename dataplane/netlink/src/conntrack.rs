@@ -1,10 +1,10 @@
 //! Forgetting the flows of an address before it goes to another owner.
 
-use crate::reply::{Attrs, Reply};
+use crate::reply::Reply;
 use crate::request::{AttrWriter, Request};
 use crate::{Error, Nl};
 use rustix::io::Errno;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// Numbers of linux/netfilter/nfnetlink_conntrack.h.
@@ -30,13 +30,28 @@ mod ct {
 
 /// Where an address can stand in a flow that concerns its pod: it opened the flow, or was called
 /// directly, or was called by a service address (then it answers, and stands nowhere else).
-const PLACES: [Place; 3] = [Place::OriginalSource, Place::OriginalDestination, Place::ReplySource];
-
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     OriginalSource,
     OriginalDestination,
     ReplySource,
+}
+
+impl Place {
+    const ALL: [Place; 3] = [Place::OriginalSource, Place::OriginalDestination, Place::ReplySource];
+
+    fn tuple(self) -> u16 {
+        if self == Place::ReplySource { ct::TUPLE_REPLY } else { ct::TUPLE_ORIG }
+    }
+
+    fn attribute(self, v4: bool) -> u16 {
+        match (v4, self == Place::OriginalDestination) {
+            (true, false) => ct::IP_V4_SRC,
+            (true, true) => ct::IP_V4_DST,
+            (false, false) => ct::IP_V6_SRC,
+            (false, true) => ct::IP_V6_DST,
+        }
+    }
 }
 
 /// Deletes the connection tracking entries of these addresses, in the calling thread's namespace.
@@ -49,8 +64,11 @@ pub fn flush_conntrack(addresses: &[IpAddr], timeout: Duration) -> Result<(), Er
         return Ok(());
     }
     let mut nl = Nl::open(netlink_sys::protocols::NETLINK_NETFILTER, timeout)?;
-    for (ip, place) in addresses.iter().flat_map(|ip| PLACES.map(|place| (*ip, place))) {
-        flush_place(&mut nl, ip, place)?;
+    if !by_filter(&mut nl, addresses)? {
+        one_by_one(&mut nl, libc::AF_INET, addresses)?;
+    }
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        one_by_one(&mut nl, libc::AF_INET6, addresses)?;
     }
     Ok(())
 }
@@ -60,96 +78,84 @@ fn has_flows() -> bool {
     crate::sysctl::read("/proc/sys/net/netfilter/nf_conntrack_count").is_ok_and(|count| count != "0")
 }
 
-fn flush_place(nl: &mut Nl, ip: IpAddr, place: Place) -> Result<(), Error> {
-    let outcome = nl.ask(delete_matching(ip, place))?;
-    match outcome.errno() {
-        Some(Errno::NOENT) => Ok(()),
-        // Before 6.8 the kernel deletes one entry or all, but none by a filter.
-        Some(Errno::OPNOTSUPP | Errno::INVAL) => flush_one_by_one(nl, ip, place),
-        _ => outcome.ok().map(drop),
-    }
-}
-
-fn flush_one_by_one(nl: &mut Nl, ip: IpAddr, place: Place) -> Result<(), Error> {
-    let body = filtered(ip, place);
-    let flows = nl.dump(|flags| {
-        Request::raw("list flows of", ip, ct::SUBSYS << 8 | ct::MSG_GET, flags, body.bytes())
-    })?;
-    // A kernel before 5.8 ignores the filter and lists all.
-    for flow in flows.iter().filter(|flow| address_at(flow, ip, place) == Some(ip)) {
-        let outcome = nl.ask(delete_one(flow, ip))?;
+/// Lets the kernel find and delete the IPv4 ones; false when it cannot (before 6.8).
+///
+/// IPv6 is left out: kernels up to 6.18 at least compare IPv6 addresses the wrong way round here
+/// (ctnetlink_filter_match_tuple), and would delete the flows of everybody else.
+fn by_filter(nl: &mut Nl, addresses: &[IpAddr]) -> Result<bool, Error> {
+    let v4 = addresses.iter().filter_map(|ip| if let IpAddr::V4(v4) = ip { Some(*v4) } else { None });
+    for (ip, place) in v4.flat_map(|ip| Place::ALL.map(|place| (ip, place))) {
+        let outcome = nl.ask(delete_matching(ip, place))?;
         match outcome.errno() {
+            Some(Errno::OPNOTSUPP | Errno::INVAL) => return Ok(false),
             Some(Errno::NOENT) => {}
             _ => drop(outcome.ok()?),
+        }
+    }
+    Ok(true)
+}
+
+fn delete_matching(ip: Ipv4Addr, place: Place) -> Request {
+    let body = filtered(ip, place);
+    Request::raw("delete flows of", ip, ct::SUBSYS << 8 | ct::MSG_DELETE, 0, body.bytes())
+}
+
+/// Goes through all flows of the family.
+fn one_by_one(nl: &mut Nl, family: i32, addresses: &[IpAddr]) -> Result<(), Error> {
+    let flows = nl.dump(|flags| {
+        Request::raw("list flows", "of a family", ct::SUBSYS << 8 | ct::MSG_GET, flags, &header(family))
+    })?;
+    for flow in &flows {
+        if let Some(ip) = addresses.iter().find(|ip| concerns(flow, **ip)) {
+            delete_one(nl, flow, *ip)?;
         }
     }
     Ok(())
 }
 
-fn delete_matching(ip: IpAddr, place: Place) -> Request {
-    let body = filtered(ip, place);
-    Request::raw("delete flows of", ip, ct::SUBSYS << 8 | ct::MSG_DELETE, 0, body.bytes())
+fn concerns(flow: &Reply, ip: IpAddr) -> bool {
+    Place::ALL.iter().any(|place| address_at(flow, ip.is_ipv4(), *place) == Some(ip))
+}
+
+/// Exactly this flow: the kernel's own description of it, given back.
+fn delete_one(nl: &mut Nl, flow: &Reply, ip: IpAddr) -> Result<(), Error> {
+    let Some((head, attrs)) = flow.split(4) else { return Ok(()) };
+    let mut body = AttrWriter::with_header(head);
+    for (kind, value) in attrs.iter().filter(|(kind, _)| [ct::TUPLE_ORIG, ct::ZONE, ct::ID].contains(kind)) {
+        let nested = if kind == ct::TUPLE_ORIG { netlink_packet_core::NLA_F_NESTED } else { 0 };
+        body = body.put(kind | nested, value);
+    }
+    let request = Request::raw("delete flow of", ip, ct::SUBSYS << 8 | ct::MSG_DELETE, 0, body.bytes());
+    let outcome = nl.ask(request)?;
+    match outcome.errno() {
+        Some(Errno::NOENT) => Ok(()),
+        _ => outcome.ok().map(drop),
+    }
 }
 
 /// The tuple always comes along: without it a kernel that does not know the filter would take the
 /// request for one to delete everything.
-fn filtered(ip: IpAddr, place: Place) -> AttrWriter {
-    let tuple = AttrWriter::default()
-        .nest(ct::TUPLE_IP, AttrWriter::default().put(address_attribute(ip, place), &octets(ip)));
-    let flags =
-        if matches!(place, Place::OriginalDestination) { ct::FILTER_IP_DST } else { ct::FILTER_IP_SRC };
-    let (tuple_kind, original, reply) = match place {
-        Place::OriginalSource | Place::OriginalDestination => (ct::TUPLE_ORIG, flags, 0),
-        Place::ReplySource => (ct::TUPLE_REPLY, 0, flags),
+fn filtered(ip: Ipv4Addr, place: Place) -> AttrWriter {
+    let address = AttrWriter::default().put(place.attribute(true), &ip.octets());
+    let tuple = AttrWriter::default().nest(ct::TUPLE_IP, address);
+    let flag = match place {
+        Place::OriginalDestination => ct::FILTER_IP_DST,
+        Place::OriginalSource | Place::ReplySource => ct::FILTER_IP_SRC,
     };
+    let (original, reply) = if place == Place::ReplySource { (0, flag) } else { (flag, 0) };
     let filter = AttrWriter::default()
         .put(ct::FILTER_ORIG_FLAGS, &original.to_ne_bytes())
         .put(ct::FILTER_REPLY_FLAGS, &reply.to_ne_bytes());
-    AttrWriter::with_header(&header(ip)).nest(tuple_kind, tuple).nest(ct::FILTER, filter)
+    AttrWriter::with_header(&header(libc::AF_INET)).nest(place.tuple(), tuple).nest(ct::FILTER, filter)
 }
 
-/// Exactly this flow: the kernel's own description of it, given back.
-fn delete_one(flow: &Reply, ip: IpAddr) -> Request {
-    let mut body = AttrWriter::with_header(&header(ip));
-    if let Some((_, attrs)) = flow.split(4) {
-        for (kind, value) in
-            attrs.iter().filter(|(kind, _)| [ct::TUPLE_ORIG, ct::ZONE, ct::ID].contains(kind))
-        {
-            let nested = if kind == ct::TUPLE_ORIG { netlink_packet_core::NLA_F_NESTED } else { 0 };
-            body = body.put(kind | nested, value);
-        }
-    }
-    Request::raw("delete flow of", ip, ct::SUBSYS << 8 | ct::MSG_DELETE, 0, body.bytes())
-}
-
-fn address_at(flow: &Reply, ip: IpAddr, place: Place) -> Option<IpAddr> {
+fn address_at(flow: &Reply, v4: bool, place: Place) -> Option<IpAddr> {
     let (_, attrs) = flow.split(4)?;
-    let tuple = match place {
-        Place::OriginalSource | Place::OriginalDestination => ct::TUPLE_ORIG,
-        Place::ReplySource => ct::TUPLE_REPLY,
-    };
-    let addresses: Attrs<'_> = attrs.nested(tuple)?.nested(ct::TUPLE_IP)?;
-    addresses.ip(address_attribute(ip, place))
+    attrs.nested(place.tuple())?.nested(ct::TUPLE_IP)?.ip(place.attribute(v4))
 }
 
-fn address_attribute(ip: IpAddr, place: Place) -> u16 {
-    match (ip, place) {
-        (IpAddr::V4(_), Place::OriginalDestination) => ct::IP_V4_DST,
-        (IpAddr::V4(_), _) => ct::IP_V4_SRC,
-        (IpAddr::V6(_), Place::OriginalDestination) => ct::IP_V6_DST,
-        (IpAddr::V6(_), _) => ct::IP_V6_SRC,
-    }
-}
-
-/// `struct nfgenmsg`: family, version, resource.
-fn header(ip: IpAddr) -> [u8; 4] {
-    let family = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    [family as u8, 0, 0, 0]
-}
-
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
+/// `struct nfgenmsg`: family, version, resource. Before deletion looks at the family it wants a
+/// version above 0.
+fn header(family: i32) -> [u8; 4] {
+    [family as u8, 1, 0, 0]
 }

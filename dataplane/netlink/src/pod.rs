@@ -170,9 +170,7 @@ fn complete(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Reply) -> Resu
     match pod_end {
         Some(end) if pairs(&ours, &end) => finish(host, netns, plan, reply),
         Some(_) => Err(Error::PodIfaceExists { ifname: plan.pod_name.clone() }),
-        None => {
-            Err(Error::NotPaired { host_name: plan.host_name.clone(), pod_name: plan.pod_name.clone() })
-        }
+        None => Err(Error::NotPaired { host_name: plan.host_name.clone(), pod_name: plan.pod_name.clone() }),
     }
 }
 

@@ -41,11 +41,11 @@ pub(crate) fn removal(table: &str) -> Result<String, FirewallError> {
 /// to link-local groups only and no router forwards it.
 fn guard(prefix: &str) -> String {
     format!(
-        "\tchain guard {{\n\
+        "\tchain pod-guard {{\n\
          \t\ttype filter hook prerouting priority raw; policy accept;\n\
-         \t\tiifname \"{prefix}*\" jump source\n\
+         \t\tiifname \"{prefix}*\" jump pod-source\n\
          \t}}\n\
-         \tchain source {{\n\
+         \tchain pod-source {{\n\
          \t\tip saddr 0.0.0.0 drop\n\
          \t\tip6 saddr :: ip6 daddr ff02::/16 icmpv6 type {{ nd-neighbor-solicit, nd-router-solicit, \
          mld-listener-report, mld2-listener-report, mld-listener-done }} accept\n\
@@ -64,7 +64,7 @@ fn masquerade(wish: &Firewall) -> String {
         return rules;
     }
     format!(
-        "\tchain nat {{\n\
+        "\tchain pod-nat {{\n\
          \t\ttype nat hook postrouting priority srcnat; policy accept;\n\
          \t\toifname \"{}*\" return\n{rules}\t}}\n",
         wish.prefix

@@ -2,7 +2,9 @@
 
 mod support;
 
-use netlink::{RETIRED_GROUP, add_host_routes, delete_group, delete_link, inspect_pod, link, links, retire, routes_to};
+use netlink::{
+    RETIRED_GROUP, add_host_routes, delete_group, delete_link, inspect_pod, link, links, retire, routes_to,
+};
 use support::{PATIENCE, nl, on_new_host, pod, sh};
 
 const BOTH: [&str; 2] = ["10.65.0.1", "fd00:65::1"];

@@ -24,7 +24,8 @@ fn interfaces_that_took_router_advertisements_go_on_taking_them() {
         set_sysctl("ipv6/conf/off/accept_ra", "2");
         set_sysctl("ipv6/conf/router/forwarding", "1");
         ensure_forwarding(false, true).unwrap();
-        let now = ["took", "deaf", "off", "router"].map(|name| sysctl(&format!("ipv6/conf/{name}/accept_ra")));
+        let now =
+            ["took", "deaf", "off", "router"].map(|name| sysctl(&format!("ipv6/conf/{name}/accept_ra")));
         assert_eq!(now, ["2", "0", "2", "1"], "only what listened listens on");
     });
 }

@@ -118,7 +118,13 @@ fn forbid_fragments(socket: &std::net::UdpSocket) {
     };
     // SAFETY: `value` is an int that lives through the call, and its size is given.
     let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size_of_val(&value) as u32)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as u32,
+        )
     };
     assert_eq!(result, 0);
 }

@@ -47,7 +47,7 @@ pub fn sh(line: &str) -> String {
 }
 
 pub fn try_sh(line: &str) -> Output {
-    Command::new("sh").args(["-c", line]).stdin(Stdio::null()).output().unwrap()
+    Command::new("sh").args(["-ec", line]).stdin(Stdio::null()).output().unwrap()
 }
 
 pub fn sysctl(path: &str) -> String {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 /// Far below the second after which the kernel repeats a lost SYN, far above a busy machine's delays.
 pub const AT_ONCE: Duration = Duration::from_millis(700);
 
-
 pub fn listen(ip: IpAddr) -> TcpListener {
     TcpListener::bind((ip, 0)).unwrap()
 }
