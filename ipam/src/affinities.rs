@@ -28,7 +28,7 @@ pub(crate) fn release_all(draft: &mut Draft, host: &str, require_empty: bool) ->
 }
 
 /// Gives up one claim. One without a block, or to another host's block, was none and goes too.
-fn release(draft: &mut Draft, host: &str, cidr: &IpNet, require_empty: bool) -> Step<bool> {
+pub(crate) fn release(draft: &mut Draft, host: &str, cidr: &IpNet, require_empty: bool) -> Step<bool> {
     draft.affinity(host, cidr)?;
     let found = draft.block(cidr)?;
     if let Some(block) = found.filter(|block| block.is_of_host(host)) {

@@ -1,14 +1,18 @@
 //! What is wrong with the stored objects, and what puts it right.
 
+use crate::IpamError;
 use crate::request::{Context, Held};
-use crate::{IpamError, Released};
 use ipnet::IpNet;
 use model::store::{Plan, Revision, Stop, View};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// What one host knows about its attachments. Only what was looked at is listed: an allocation
+mod judge;
+mod objects;
+mod repair;
+
+/// What one host knows about its attachments, gathered after the allocations were read. Only what was looked at is listed: an allocation
 /// whose namespace is not in `netns` is not judged by it.
 #[derive(Clone, Debug, Default)]
 pub struct HostFacts {
@@ -48,7 +52,7 @@ pub enum Seen {
     #[default]
     Nothing,
     Held(Held),
-    /// A key and the revision it had.
+    /// A key and the revision it had; 0: it did not exist.
     Key(String, Revision),
 }
 
@@ -96,21 +100,30 @@ impl Report {
 }
 
 /// Compares everything stored under the scope with what the host knows.
-pub fn audit(_view: &View, _cx: &Context, _facts: &HostFacts) -> Result<Report, Stop<IpamError>> {
-    Err(Stop::Fail(IpamError::Empty))
-}
-
-/// Repairs what the report found, where it is still as it was found. At most 100 writes in one
-/// commit: `more` asks for another audit and repair.
-pub fn plan_repair(_view: &View, _cx: &Context, _report: &Report) -> Result<Plan<Repaired>, Stop<IpamError>> {
-    Err(Stop::Fail(IpamError::Empty))
+pub fn audit(view: &View, cx: &Context, facts: &HostFacts) -> Result<Report, Stop<IpamError>> {
+    Ok(judge::judge(&objects::Objects::load(view, cx, facts)?, facts))
 }
 
 /// What a repair did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
-    pub released: Released,
+    pub released: Vec<Held>,
     /// Objects written or deleted.
     pub writes: usize,
+    /// Something repairable is left for another audit and repair.
     pub more: bool,
+}
+
+/// Repairs what `report` found and what is still exactly so, in at most 100 writes.
+///
+/// Leaked addresses go first, each only if its owner, attributes and sequence number are
+/// unchanged. Where the store has no transactions, an ADD in flight looks like an orphan handle
+/// for a moment: there, wait for the longest deadline between audit and repair.
+pub fn plan_repair(
+    view: &View,
+    cx: &Context,
+    facts: &HostFacts,
+    report: &Report,
+) -> Result<Plan<Repaired>, Stop<IpamError>> {
+    repair::plan(view, cx, facts, report)
 }

@@ -1,6 +1,9 @@
 //! Finding a free address for one ask, in the order of decision 21: a cool address of an own
 //! block, a new block within the limits, the own address that has cooled longest, a borrowed one.
 
+mod borrow;
+mod exact;
+
 use crate::block;
 use crate::draft::{Draft, Step};
 use crate::env::Env;
@@ -9,7 +12,6 @@ use crate::request::{Assign, Context, Note};
 use crate::search::{Gaps, fnv1};
 use crate::source::{Source, nets};
 use ipnet::IpNet;
-use model::block::Owner;
 use model::keys::AffinityKind;
 use model::store::Stop;
 use model::{Affinity, AffinityState, Attribute, Block, Family, Scope, keys, time};
@@ -48,17 +50,17 @@ impl Hunt<'_, '_, '_> {
     /// Takes an address, whichever is best.
     pub fn any(&mut self) -> Step<IpAddr> {
         let own = self.own_blocks()?;
-        if let Some(ip) = self.from_own(&own)? {
+        if let Some(ip) = self.try_own(&own)? {
             return Ok(ip);
         }
         let limited = self.limit().is_some_and(|limit| own.len() >= limit as usize);
         if !limited
             && self.env.config.auto_allocate_blocks
-            && let Some(ip) = self.from_new()?
+            && let Some(ip) = self.try_new()?
         {
             return Ok(ip);
         }
-        if let Some(ip) = self.from_cooling(&own)? {
+        if let Some(ip) = self.try_cooling(&own)? {
             return Ok(ip);
         }
         let foreign = self.foreign_blocks(&own)?;
@@ -122,7 +124,7 @@ impl Hunt<'_, '_, '_> {
         Ok(own.into_iter().map(|(_, cidr)| cidr).collect())
     }
 
-    fn from_own(&mut self, own: &[IpNet]) -> Step<Option<IpAddr>> {
+    fn try_own(&mut self, own: &[IpNet]) -> Step<Option<IpAddr>> {
         for window in windows(own) {
             self.draft.require_blocks(window, self.delay().is_some())?;
             for cidr in window {
@@ -247,7 +249,7 @@ impl Hunt<'_, '_, '_> {
     }
 
     /// Claims a block that does not exist yet.
-    fn from_new(&mut self) -> Step<Option<IpAddr>> {
+    fn try_new(&mut self) -> Step<Option<IpAddr>> {
         let existing = self.draft.block_cidrs(self.family)?;
         for source in self.sources {
             let gaps = Gaps::new(source, &existing, &self.env.reserved);
@@ -272,7 +274,7 @@ impl Hunt<'_, '_, '_> {
     }
 
     /// The address of an own block that was released longest ago.
-    fn from_cooling(&mut self, own: &[IpNet]) -> Step<Option<IpAddr>> {
+    fn try_cooling(&mut self, own: &[IpNet]) -> Step<Option<IpAddr>> {
         if self.delay().is_none() {
             return Ok(None);
         }
@@ -290,155 +292,6 @@ impl Hunt<'_, '_, '_> {
         self.notes.push(Note::Cooling { ip });
         Ok(Some(ip))
     }
-
-    /// Blocks of others within the sources, each source from this host's start.
-    fn foreign_blocks(&mut self, own: &[IpNet]) -> Step<Vec<IpNet>> {
-        let existing = self.draft.block_cidrs(self.family)?;
-        let mut found = Vec::new();
-        for (index, source) in self.sources.iter().enumerate() {
-            let mut here: Vec<IpNet> = existing
-                .iter()
-                .filter(|cidr| self.source_index(cidr) == Some(index) && !own.contains(cidr))
-                .copied()
-                .collect();
-            let turn = self.start(source) % here.len().max(1) as u128;
-            here.rotate_left(turn as usize);
-            found.append(&mut here);
-        }
-        Ok(found)
-    }
-
-    fn borrow(&mut self, foreign: &[IpNet]) -> Step<Option<IpAddr>> {
-        for pick in [Pick::Cool, Pick::Oldest] {
-            if pick == Pick::Oldest && self.delay().is_none() {
-                break;
-            }
-            for window in windows(foreign) {
-                self.draft.require_blocks(window, self.delay().is_some())?;
-                for cidr in window {
-                    if let Some(ip) = self.borrow_from(cidr, pick)? {
-                        return Ok(Some(ip));
-                    }
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn borrow_from(&mut self, cidr: &IpNet, pick: Pick) -> Step<Option<IpAddr>> {
-        if self.draft.surely_full(cidr)? {
-            return Ok(None);
-        }
-        let Some(block) = self.tolerate(|draft| draft.block(cidr))?.flatten() else { return Ok(None) };
-        if !lends(&block) || !self.writable(&block) {
-            return Ok(None);
-        }
-        let Some((ordinal, age)) = self.pick(&block, pick)? else { return Ok(None) };
-        let ip = self.take(Open { block: Block::clone(&block), new: false }, ordinal)?;
-        self.notes.push(Note::Borrowed { ip, block: *cidr });
-        if self.delay().is_some_and(|delay| age < delay) {
-            self.notes.push(Note::Cooling { ip });
-        }
-        Ok(Some(ip))
-    }
-
-    /// Takes exactly this address (reference 3.8, AssignIP). The outer error is a stop, the inner
-    /// one says why this address cannot be had.
-    pub fn exactly(&mut self, ip: IpAddr) -> Step<Result<IpAddr, IpamError>> {
-        let source = match self.granting_source(ip) {
-            Ok(source) => source.clone(),
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let cidr = source.block_of(ip);
-        self.draft.require_blocks([&cidr], false)?;
-        match self.draft.block(&cidr)? {
-            Some(block) => self.exactly_from(&block, ip),
-            None => self.exactly_from_new(cidr, ip),
-        }
-    }
-
-    fn granting_source(&self, ip: IpAddr) -> Result<&Source, IpamError> {
-        let holding = self.sources.iter().find(|source| source.cidr.contains(&ip));
-        let source = holding.ok_or_else(|| IpamError::NotInPool { ip, pools: nets(self.sources) })?;
-        if self.request.excluded.contains(&ip) {
-            return Err(IpamError::Excluded { ip });
-        }
-        if source.gives(ip) { Ok(source) } else { Err(IpamError::Withheld { ip, range: source.cidr }) }
-    }
-
-    fn exactly_from(&mut self, block: &Block, ip: IpAddr) -> Step<Result<IpAddr, IpamError>> {
-        let ordinal = block.ordinal(ip).expect("the block was found by this address");
-        let cidr = block.cidr;
-        if let Some(entry) = block.attribute(ordinal) {
-            return Ok(Err(IpamError::AlreadyAssigned { ip, handle: entry.handle().map(str::to_owned) }));
-        }
-        if let Some(field) = block.unknown_state() {
-            return Ok(Err(IpamError::ReadOnlyBlock { block: cidr, field: field.to_owned() }));
-        }
-        let ours = block.is_of_host(self.env.cx.host);
-        if block.deleted || !ours && (self.env.config.strict_affinity || !lends(block)) {
-            let owner = block.affinity.clone().unwrap_or_else(|| "nobody".to_owned());
-            return Ok(Err(IpamError::ForeignBlock { ip, block: cidr, owner }));
-        }
-        let open = Open { block: block.clone(), new: false };
-        if ours {
-            return self.take_own(open, ordinal).map(Ok);
-        }
-        self.notes.push(Note::Borrowed { ip, block: cidr });
-        self.take(open, ordinal).map(Ok)
-    }
-
-    /// The address lies in no block of its pool's size: the block is claimed, whatever the limits,
-    /// unless a block of another size is in the way.
-    fn exactly_from_new(&mut self, cidr: IpNet, ip: IpAddr) -> Step<Result<IpAddr, IpamError>> {
-        let existing = self.draft.block_cidrs(self.family)?;
-        if let Some(other) = existing.iter().find(|other| model::ip::overlap(other, &cidr)) {
-            if !other.contains(&ip) {
-                return Ok(Err(IpamError::PoolOverBlock { cidr, block: *other }));
-            }
-            self.draft.require_blocks([other], false)?;
-            return match self.draft.block(other)? {
-                Some(block) => self.exactly_from(&block, ip),
-                None => Ok(Err(IpamError::PoolOverBlock { cidr, block: *other })),
-            };
-        }
-        self.draft.claimed(self.env.cx.host, self.family)?;
-        let open = Open { block: self.new_block(cidr), new: true };
-        let ordinal = open.block.ordinal(ip).expect("the block was cut around this address");
-        self.take_own(open, ordinal).map(Ok)
-    }
-
-    /// Takes the address that a sticky name had, unless someone or something is in the way.
-    pub fn again(&mut self, ip: IpAddr) -> Step<Option<IpAddr>> {
-        let Some(source) = self.sources.iter().find(|source| source.cidr.contains(&ip)) else {
-            return Ok(None);
-        };
-        let cidr = source.block_of(ip);
-        if !self.usable(source, ip) || !self.may_claim(&cidr)? {
-            return Ok(None);
-        }
-        match self.exactly(ip) {
-            Ok(taken) => Ok(taken.ok()),
-            Err(Stop::Fail(IpamError::Damaged(_))) => Ok(None),
-            Err(stop) => Err(stop),
-        }
-    }
-
-    /// Whether a block exists or could be claimed within the limits.
-    fn may_claim(&mut self, cidr: &IpNet) -> Step<bool> {
-        self.draft.require_blocks([cidr], false)?;
-        if self.tolerate(|draft| draft.block(cidr))?.flatten().is_some() {
-            return Ok(true);
-        }
-        let own = self.own_blocks()?.len();
-        let within = self.limit().is_none_or(|limit| own < limit as usize);
-        Ok(within && self.env.config.auto_allocate_blocks)
-    }
-}
-
-/// Whether others may borrow from a block: never from one that is not a host's (modern data model 1.9).
-fn lends(block: &Block) -> bool {
-    matches!(block.owner(), Owner::Nobody | Owner::Of(AffinityKind::Host, _))
 }
 
 /// Slices that double in length, so that a long list costs few rounds and a short search few reads.

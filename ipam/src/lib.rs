@@ -19,6 +19,8 @@ mod hunt;
 mod release;
 mod request;
 mod search;
+#[doc(hidden)]
+pub mod sim;
 mod source;
 mod sticky;
 

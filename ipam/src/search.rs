@@ -32,7 +32,7 @@ impl Gaps {
             .iter()
             .chain(whole)
             .filter(|net| ip::overlap(net, &source.cidr))
-            .map(|net| ip::bounds(net))
+            .map(ip::bounds)
             .map(|(from, to)| (number(from.max(base)), number(to.min(ip::bounds(&source.cidr).1))))
             .collect();
         taken.sort_unstable();

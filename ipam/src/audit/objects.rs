@@ -1,0 +1,136 @@
+//! Everything stored under a scope, decoded as far as it can be.
+
+use super::{HostFacts, Item, Seen};
+use crate::block::is_windows_reserved;
+use crate::draft::Step;
+use crate::request::Context;
+use ipnet::IpNet;
+use model::keys::{self, AffinityKind, Key};
+use model::store::{Entry, Query, Revision, View};
+use model::{Affinity, Attribute, Block, DecodeError, Family, Handle, Stored};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An object and where it was found.
+pub(super) struct Found<T> {
+    pub key: String,
+    pub revision: Revision,
+    pub value: T,
+}
+
+impl<T> Found<T> {
+    pub fn seen(&self) -> Seen {
+        Seen::Key(self.key.clone(), self.revision)
+    }
+}
+
+/// A host's claim to a block.
+pub(super) struct Claim {
+    pub host: String,
+    pub cidr: IpNet,
+}
+
+pub(super) struct Objects {
+    pub blocks: BTreeMap<IpNet, Found<Block>>,
+    /// Blocks that exist and cannot be read: nothing that refers to them is judged.
+    pub unreadable: BTreeSet<IpNet>,
+    pub claims: Vec<Found<Claim>>,
+    pub handles: BTreeMap<String, Found<Handle>>,
+    pub nodes: BTreeSet<String>,
+    pub damaged: Vec<Item>,
+    /// Keys that handles would have, for those that do not exist.
+    pub scope: model::Scope,
+}
+
+impl Objects {
+    pub fn load(view: &View, cx: &Context, facts: &HostFacts) -> Step<Self> {
+        let lists = [
+            keys::blocks(cx.scope, Family::V4),
+            keys::blocks(cx.scope, Family::V6),
+            keys::all_affinities(cx.scope),
+            keys::handles(cx.scope),
+        ];
+        let nodes = Query::Keys(keys::nodes());
+        view.require(lists.iter().cloned().map(Query::List).chain([nodes]))?;
+        let mut objects = Self {
+            blocks: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            claims: Vec::new(),
+            handles: BTreeMap::new(),
+            nodes: known_nodes(view, cx, facts)?,
+            damaged: Vec::new(),
+            scope: cx.scope.clone(),
+        };
+        for prefix in &lists {
+            view.list(prefix)?.for_each(|entry| objects.add(entry));
+        }
+        Ok(objects)
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        match keys::parse(&entry.key) {
+            Some(Key::Block { cidr, .. }) => self.add_block(cidr, entry),
+            Some(Key::Affinity { kind: AffinityKind::Host, name, cidr, .. }) => {
+                if let Some(affinity) = self.decode::<Affinity>(entry)
+                    && !affinity.deleted
+                {
+                    self.claims.push(found(entry, Claim { host: name, cidr }));
+                }
+            }
+            Some(Key::Handle { id, .. }) => {
+                if let Some(handle) = self.decode::<Handle>(entry)
+                    && !handle.deleted
+                {
+                    self.handles.insert(id, found(entry, handle));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn add_block(&mut self, cidr: IpNet, entry: &Entry) {
+        match self.decode::<Block>(entry) {
+            Some(block) if block.deleted => {}
+            Some(block) => {
+                self.blocks.insert(cidr, found(entry, block));
+            }
+            None => {
+                self.unreadable.insert(cidr);
+            }
+        }
+    }
+
+    fn decode<T: Stored>(&mut self, entry: &Entry) -> Option<T> {
+        T::decode(&entry.key, &entry.value).map_err(|error| self.damaged.push(damaged(&error))).ok()
+    }
+
+    /// Every allocated address.
+    pub fn allocated(&self) -> impl Iterator<Item = (&Block, u32, &Attribute)> {
+        let blocks = self.blocks.values().map(|found| &found.value);
+        blocks.flat_map(|block| block.allocated().map(move |(ordinal, entry)| (block, ordinal, entry)))
+    }
+
+    /// What each handle really holds, by block.
+    pub fn actual(&self) -> BTreeMap<String, BTreeMap<IpNet, u32>> {
+        let mut actual: BTreeMap<String, BTreeMap<IpNet, u32>> = BTreeMap::new();
+        for (block, _, entry) in self.allocated() {
+            if let Some(handle) = entry.handle().filter(|handle| !is_windows_reserved(handle)) {
+                *actual.entry(handle.to_owned()).or_default().entry(block.cidr).or_default() += 1;
+            }
+        }
+        actual
+    }
+}
+
+fn found<T>(entry: &Entry, value: T) -> Found<T> {
+    Found { key: entry.key.clone(), revision: entry.revision, value }
+}
+
+fn damaged(error: &DecodeError) -> Item {
+    Item { reason: error.to_string(), ..Item::default() }
+}
+
+fn known_nodes(view: &View, cx: &Context, facts: &HostFacts) -> Step<BTreeSet<String>> {
+    let prefix = keys::nodes();
+    let stored = view.keys(&prefix)?.into_iter().map(|key| key[prefix.len()..].to_owned());
+    Ok(stored.chain([cx.host.to_owned(), facts.host.clone()]).collect())
+}

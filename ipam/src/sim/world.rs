@@ -1,0 +1,494 @@
+//! Hosts with operations in progress on one store, and what must hold at the end.
+
+use super::{Mode, SimStore};
+use crate::audit::{HostFacts, audit, plan_repair};
+use crate::{
+    Ask, Assign, Assigned, Context, Held, IpamError, Now, Pools, Release, ReleaseIp, Released, holdings,
+    plan_assign, plan_release, plan_release_affinities, plan_release_ip,
+};
+use model::resource::{IpPoolSpec, NodeSpec};
+use model::store::{Plan, Stop, View, Write};
+use model::{Family, IpPool, IpamConfig, Node, Scope, Stored, keys};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What a world is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub mode: Mode,
+    /// Operations of one host exclude each other, as the host's IPAM lock makes them.
+    pub locked: bool,
+    pub strict: bool,
+    /// Both families.
+    pub dual: bool,
+    /// How many blocks of four addresses each family's pool has (1 to 4).
+    pub blocks: u8,
+    pub delay_s: u64,
+}
+
+/// One operation of a host. The number names an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Add(u8),
+    Del(u8),
+    /// Frees one address by itself: the n-th of the pool.
+    Free(u8),
+    /// Gives up the host's claims to empty blocks.
+    Withdraw,
+    /// Gives up all the host's claims.
+    Drain,
+}
+
+impl Op {
+    /// Any byte is an operation.
+    pub fn from_byte(byte: u8) -> Self {
+        match byte {
+            0..=127 => Op::Add(byte % 8),
+            128..=219 => Op::Del(byte % 8),
+            220..=239 => Op::Free(byte % 8),
+            240..=249 => Op::Withdraw,
+            250..=255 => Op::Drain,
+        }
+    }
+}
+
+/// What a finished operation answered.
+#[derive(Clone, Debug)]
+enum Outcome {
+    Added(Assigned),
+    Released(Released),
+    Withdrawn,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Planning,
+    /// Ordered stores: the writes, and the next one to apply.
+    Writing(Rc<Vec<Write>>, usize, Outcome),
+}
+
+/// One caller on a host, which runs its operations one after the other.
+#[derive(Clone, Debug)]
+pub struct Process {
+    host: u8,
+    ops: Rc<Vec<Op>>,
+    /// Which operation is running.
+    at: usize,
+    view: View,
+    state: State,
+    crashed: bool,
+}
+
+impl Process {
+    fn op(&self) -> Option<Op> {
+        if self.crashed { None } else { self.ops.get(self.at).copied() }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct World {
+    setup: Setup,
+    store: SimStore,
+    processes: Vec<Process>,
+    /// Attachments (host, number) that were answered addresses and not deleted since.
+    live: BTreeMap<(u8, u8), Vec<IpAddr>>,
+    /// Attachments that were ever asked for.
+    known: BTreeSet<(u8, u8)>,
+    /// Who holds a host's lock.
+    locks: BTreeMap<u8, usize>,
+    /// Simulated seconds: one for each finished operation.
+    clock: u64,
+}
+
+const HOSTS: [&str; 3] = ["node-a", "node-b", "node-c"];
+
+fn handle(host: u8, id: u8) -> String {
+    // Two attachments share a handle, as two interfaces of one container do.
+    format!("net.container-{}-{}", HOSTS[usize::from(host)], id / 2)
+}
+
+fn attrs(host: u8, id: u8) -> BTreeMap<String, String> {
+    let pairs = [
+        ("node", HOSTS[usize::from(host)].to_owned()),
+        ("network", "net".to_owned()),
+        ("ifname", format!("eth{}", id % 2)),
+        ("netns", format!("/run/netns/{host}-{id}:1")),
+        ("boot_id", "boot".to_owned()),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+impl World {
+    pub fn new(setup: Setup) -> Self {
+        let mut store = SimStore::default();
+        let config = IpamConfig { strict_affinity: setup.strict, ..IpamConfig::default() };
+        store.put(&keys::ipam_config(&Scope::Cluster), config.encode());
+        let length = 30 - setup.blocks.next_power_of_two().trailing_zeros() as u8;
+        for (name, cidr, size) in
+            [("v4", format!("10.0.0.0/{length}"), 30), ("v6", format!("fd00::/{}", length + 96), 126)]
+        {
+            let spec = IpPoolSpec { cidr, block_size: size, ..IpPoolSpec::default() };
+            store.put(&keys::pool(name), IpPool::new(name, spec).encode());
+        }
+        for host in HOSTS {
+            store.put(&keys::node(host), Node::new(host, NodeSpec::default()).encode());
+        }
+        Self {
+            setup,
+            store,
+            processes: Vec::new(),
+            live: BTreeMap::new(),
+            known: BTreeSet::new(),
+            locks: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+
+    pub fn spawn(&mut self, host: u8, ops: Vec<Op>) {
+        let state = State::Planning;
+        self.processes.push(Process {
+            host,
+            ops: Rc::new(ops),
+            at: 0,
+            view: View::new(),
+            state,
+            crashed: false,
+        });
+    }
+
+    /// The processes that can take a step now.
+    pub fn ready(&self) -> Vec<usize> {
+        (0..self.processes.len()).filter(|&index| self.can_step(index)).collect()
+    }
+
+    fn can_step(&self, index: usize) -> bool {
+        let process = &self.processes[index];
+        let Some(op) = process.op() else { return false };
+        let lock = self.locks.get(&process.host);
+        // The attachment's lock: one verb at a time (decision 5).
+        let attachment = |op| match op {
+            Op::Add(id) | Op::Del(id) => Some(id),
+            _ => None,
+        };
+        let busy = |other: &Process| {
+            let started = !matches!(other.state, State::Planning) || !is_fresh(&other.view);
+            started
+                && other.host == process.host
+                && attachment(op).is_some()
+                && other.op().and_then(attachment) == attachment(op)
+        };
+        let others = self.processes.iter().enumerate().filter(|(other, _)| *other != index);
+        lock.is_none_or(|owner| *owner == index) && !others.map(|(_, process)| process).any(busy)
+    }
+
+    /// A step or a crash, as a byte says; false when nothing is left to do.
+    pub fn step_by(&mut self, byte: u8) -> bool {
+        let ready = self.ready();
+        if ready.is_empty() {
+            return false;
+        }
+        let index = ready[usize::from(byte & 0x1f) % ready.len()];
+        if byte >= 0xf0 {
+            self.crash(index)
+        } else {
+            self.step(index)
+        }
+        true
+    }
+
+    /// Runs everything to its end, in turns.
+    pub fn finish(&mut self) {
+        for round in 0.. {
+            let ready = self.ready();
+            if ready.is_empty() {
+                return;
+            }
+            assert!(round < 100_000, "operations do not end: {:?}", self.processes);
+            self.step(ready[round % ready.len()]);
+        }
+    }
+
+    /// The process is killed where it stands.
+    pub fn crash(&mut self, index: usize) {
+        self.processes[index].crashed = true;
+        self.unlock(index);
+    }
+
+    fn unlock(&mut self, index: usize) {
+        self.locks.retain(|_, owner| *owner != index);
+    }
+
+    /// One read, or one write (ordered), or one commit (transactional) of a process.
+    pub fn step(&mut self, index: usize) {
+        if self.setup.locked {
+            self.locks.insert(self.processes[index].host, index);
+        }
+        match self.processes[index].state.clone() {
+            State::Planning => self.plan(index),
+            State::Writing(writes, at, outcome) => self.write(index, &writes, at, outcome),
+        }
+    }
+
+    fn plan(&mut self, index: usize) {
+        let (host, op) = (self.processes[index].host, self.processes[index].op().expect("it can step"));
+        if let Op::Add(id) = op {
+            self.known.insert((host, id));
+        }
+        let planned = self.run(host, op, &self.processes[index].view);
+        match planned {
+            Err(Stop::Need(queries)) => {
+                let view = &mut self.processes[index].view;
+                if is_fresh(view) {
+                    // Marks that the operation began.
+                    view.put("/", None);
+                }
+                self.store.answer(&queries, view);
+            }
+            Err(Stop::Fail(error)) => {
+                assert_expected(&error);
+                self.done(index, None);
+            }
+            Ok(Plan::Done(outcome)) => self.done(index, Some(outcome)),
+            Ok(Plan::Commit(writes, outcome)) => self.commit(index, writes, outcome),
+        }
+    }
+
+    fn commit(&mut self, index: usize, writes: Vec<Write>, outcome: Outcome) {
+        assert!(writes.len() <= 100, "{} writes", writes.len());
+        match self.setup.mode {
+            Mode::Ordered => self.write(index, &Rc::new(writes), 0, outcome),
+            Mode::Transactional => {
+                assert_once(&writes);
+                if self.store.commit(&writes) {
+                    self.done(index, Some(outcome));
+                } else {
+                    self.store.refresh(&writes, &mut self.processes[index].view);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, index: usize, writes: &Rc<Vec<Write>>, at: usize, outcome: Outcome) {
+        if !self.store.apply(&writes[at]) {
+            self.store.refresh(writes, &mut self.processes[index].view);
+            self.processes[index].state = State::Planning;
+            return;
+        }
+        if at + 1 == writes.len() {
+            return self.done(index, Some(outcome));
+        }
+        self.processes[index].state = State::Writing(writes.clone(), at + 1, outcome);
+    }
+
+    fn done(&mut self, index: usize, outcome: Option<Outcome>) {
+        let process = &mut self.processes[index];
+        let (host, op) = (process.host, process.op().expect("it was running"));
+        self.clock += 1;
+        process.at += 1;
+        process.view.clear();
+        process.state = State::Planning;
+        self.unlock(index);
+        match (op, outcome) {
+            (Op::Add(id), Some(Outcome::Added(assigned))) => self.added(host, id, &assigned),
+            (Op::Del(id), Some(_)) => drop(self.live.remove(&(host, id))),
+            (Op::Free(_), Some(Outcome::Released(released))) => {
+                // Whoever held it does not any more.
+                self.live.retain(|_, held| !held.iter().any(|ip| released.freed.contains(ip)));
+            }
+            _ => {}
+        }
+    }
+
+    fn added(&mut self, host: u8, id: u8, assigned: &Assigned) {
+        let ips: Vec<IpAddr> = assigned.addresses.iter().map(|given| given.ip).collect();
+        let others = self.live.iter().filter(|(owner, _)| **owner != (host, id));
+        for (owner, held) in others {
+            assert!(
+                !held.iter().any(|ip| ips.contains(ip)),
+                "{ips:?} given to {host}-{id}, held by {owner:?}"
+            );
+        }
+        self.live.insert((host, id), ips);
+    }
+
+    fn cx(&self, host: u8) -> Context<'static> {
+        let (seconds, ms) = (1_000_000_000, 1000);
+        let now = Now {
+            wall_ns: (1_700_000_000 + self.clock) * seconds,
+            boot_id: "boot",
+            boottime_ms: self.clock * ms,
+        };
+        let transactional = self.setup.mode == Mode::Transactional;
+        Context {
+            scope: &Scope::Cluster,
+            host: HOSTS[usize::from(host)],
+            now,
+            chance: self.clock,
+            transactional,
+        }
+    }
+
+    fn assign_request(&self, host: u8, id: u8) -> Assign {
+        let families = if self.setup.dual { &Family::BOTH[..] } else { &Family::BOTH[..1] };
+        let ask = |family: &Family| Ask { family: *family, explicit: None, pools: Pools::Enabled };
+        Assign {
+            handle: handle(host, id),
+            attrs: attrs(host, id),
+            asks: families.iter().map(ask).collect(),
+            reuse_delay: Duration::from_secs(self.setup.delay_s),
+            ..Assign::default()
+        }
+    }
+
+    fn release_request(&self, host: u8, id: u8) -> Release {
+        let mut matches = attrs(host, id);
+        matches.retain(|key, _| key == "network" || key == "ifname");
+        let reuse_delay = Duration::from_secs(self.setup.delay_s);
+        Release { handle: handle(host, id), matches, only: None, reuse_delay }
+    }
+
+    fn run(&self, host: u8, op: Op, view: &View) -> Result<Plan<Outcome>, Stop<IpamError>> {
+        let cx = self.cx(host);
+        match op {
+            Op::Add(id) => map(plan_assign(view, &cx, &self.assign_request(host, id)), Outcome::Added),
+            Op::Del(id) => map(plan_release(view, &cx, &self.release_request(host, id)), Outcome::Released),
+            Op::Free(n) => {
+                let ip = ReleaseIp::new(IpAddr::from([10, 0, 0, n]));
+                map(plan_release_ip(view, &cx, &[ip], Duration::ZERO), Outcome::Released)
+            }
+            Op::Withdraw => map(plan_release_affinities(view, &cx, cx.host, true), |_| Outcome::Withdrawn),
+            Op::Drain => map(plan_release_affinities(view, &cx, cx.host, false), |_| Outcome::Withdrawn),
+        }
+    }
+
+    /// Tells end states apart: what is stored (without revisions) and what was answered. Schedules
+    /// that end alike need to be checked once.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.store.contents().for_each(|entry| entry.hash(&mut hasher));
+        (&self.live, &self.known).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Checks every invariant at the end of a schedule.
+    pub fn check(&self) {
+        self.check_live(&self.held());
+        let mut repaired = self.clone();
+        repaired.repair();
+        repaired.check_exact();
+        let mut deleted = self.clone();
+        deleted.delete_all();
+    }
+
+    fn held(&self) -> Vec<Held> {
+        let all = holdings(&self.store.whole(), &self.cx(0)).expect("everything is known");
+        assert_eq!(all.notes, [], "damaged objects");
+        all.held
+    }
+
+    /// Every address that was answered is its owner's, and no address has two owners.
+    fn check_live(&self, held: &[Held]) {
+        let unique: BTreeSet<IpAddr> = held.iter().map(|held| held.ip).collect();
+        assert_eq!(unique.len(), held.len(), "an address has two owners");
+        for ((host, id), ips) in &self.live {
+            for ip in ips {
+                let owned = |held: &&Held| held.ip == *ip && held.attrs == attrs(*host, *id);
+                assert!(held.iter().any(|held| owned(&held)), "{ip} of {host}-{id} is not its own: {held:?}");
+            }
+        }
+    }
+
+    fn facts(&self, host: u8) -> HostFacts {
+        let known = self.known.iter().filter(|(of, _)| *of == host);
+        let netns =
+            known.map(|(of, id)| (attrs(*of, *id)["netns"].clone(), self.live.contains_key(&(*of, *id))));
+        HostFacts {
+            host: HOSTS[usize::from(host)].to_owned(),
+            boot_id: "boot".to_owned(),
+            netns: netns.collect(),
+            ..HostFacts::default()
+        }
+    }
+
+    /// Every host audits and repairs until there is nothing left to repair.
+    fn repair(&mut self) {
+        for host in 0..HOSTS.len() as u8 {
+            let (cx, facts) = (self.cx(host), self.facts(host));
+            for round in 0.. {
+                let view = self.store.whole();
+                let report = audit(&view, &cx, &facts).expect("everything is known");
+                assert_eq!(report.duplicated, []);
+                assert_eq!(report.damaged, []);
+                match plan_repair(&view, &cx, &facts, &report).expect("everything is known") {
+                    Plan::Done(_) => break,
+                    Plan::Commit(writes, _) => {
+                        assert!(round < 20, "repairs do not end: {report:?}");
+                        self.apply_now(&writes);
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply_now(&mut self, writes: &[Write]) {
+        match self.setup.mode {
+            Mode::Transactional => assert!(self.store.commit(writes)),
+            Mode::Ordered => writes.iter().for_each(|write| assert!(self.store.apply(write))),
+        }
+    }
+
+    /// After a repair: nothing is wrong, and exactly what was answered is allocated.
+    fn check_exact(&self) {
+        let held = self.held();
+        self.check_live(&held);
+        let live: usize = self.live.values().map(Vec::len).sum();
+        assert_eq!(held.len(), live, "leaked: {held:?}, live: {:?}", self.live);
+        for host in 0..HOSTS.len() as u8 {
+            let report = audit(&self.store.whole(), &self.cx(host), &self.facts(host)).expect("known");
+            assert!(report.clean(), "{report:?}");
+        }
+    }
+
+    /// DEL of every attachment that was ever asked for, killed or not, leaves nothing.
+    fn delete_all(&mut self) {
+        self.processes.clear();
+        self.locks.clear();
+        for (host, id) in self.known.clone() {
+            self.spawn(host, vec![Op::Del(id)]);
+        }
+        self.finish();
+        let held = self.held();
+        assert_eq!(held, [], "DEL leaves addresses");
+        let handles: Vec<_> = self.store.keys(&keys::handles(&Scope::Cluster)).collect();
+        assert_eq!(handles, [""; 0], "DEL leaves handles");
+    }
+}
+
+/// Whether an operation has read nothing yet.
+fn is_fresh(view: &View) -> bool {
+    view.get("/").is_err()
+}
+
+fn map<A, B>(
+    plan: Result<Plan<A>, Stop<IpamError>>,
+    convert: impl FnOnce(A) -> B,
+) -> Result<Plan<B>, Stop<IpamError>> {
+    Ok(match plan? {
+        Plan::Commit(writes, out) => Plan::Commit(writes, convert(out)),
+        Plan::Done(out) => Plan::Done(convert(out)),
+    })
+}
+
+/// Pools run dry; nothing else may go wrong.
+fn assert_expected(error: &IpamError) {
+    let dry = matches!(error, IpamError::Exhausted { .. } | IpamError::BlockLimit { .. });
+    assert!(dry, "{error}");
+}
+
+fn assert_once(writes: &[Write]) {
+    let unique: BTreeSet<&str> = writes.iter().map(|write| write.key.as_str()).collect();
+    assert_eq!(unique.len(), writes.len(), "a key is written twice in one transaction");
+}
