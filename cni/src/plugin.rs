@@ -86,7 +86,7 @@ fn serve(name: &str, start: Instant, version: &mut Version) -> Result<Option<Val
         let stdin = read_stdin(env.verb)?;
         Request::parse(env, &stdin, Defaults::for_name(name))
     });
-    let req = parsed.inspect_err(|error| log_refusal(error))?;
+    let req = parsed.inspect_err(log_refusal)?;
     if req.verb == Verb::Version {
         return Ok(Some(cni_protocol::version::supported_json(req.conf.cni_version)));
     }

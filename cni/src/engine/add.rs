@@ -80,7 +80,9 @@ fn undo_release<'a, 'b>(call: &'a Call<'b>, own: &Own) -> impl FnOnce() -> Resul
     let scope = own.scope.clone();
     move || {
         let request = leases::release_of(call, call.at());
-        leases::release(call, &scope, &request).map(|_| ()).map_err(|e| e.to_string())
+        let released = leases::release(call, &scope, &request).map(|_| ());
+        let owed = released.or_else(|_| journal::owe(call, call.at(), &scope, &[], &[]));
+        owed.map_err(|e| e.to_string())
     }
 }
 

@@ -163,6 +163,11 @@ fn pool_spec(pool: &PoolSpec) -> ipam::PoolSpec {
     ipam::PoolSpec { cidr: pool.cidr, block_size: Some(pool.block_size), nat_outgoing: pool.nat_outgoing }
 }
 
+/// Whether leases belong to the network's name (decision 25): ranges always, pools under another plugin.
+pub(crate) fn is_scoped(conf: &NetConf, role: Role) -> bool {
+    !conf.ipam.ranges.is_empty() || role == Role::Ipam
+}
+
 /// The refusal of an address because the host routes it elsewhere, once too often.
 pub(crate) fn too_many_conflicts(seen: &[String]) -> CniError {
     CniError::new(

@@ -1,6 +1,5 @@
 //! CHECK: compares what ADD answered with the store, the host and the container. Changes nothing.
 
-use super::addresses::Role;
 use super::call::Call;
 use super::{delegated, failure, identity, leases, links, node};
 use cni_protocol::{CniError, CniResult, Code, Verb};
@@ -52,7 +51,7 @@ pub(crate) fn check_lease(call: &Call) -> Result<(), CniError> {
         Some(previous) => previous.ips.iter().map(|ip| ip.address.addr()).collect(),
         None => Vec::new(),
     };
-    let held = leases::held(call, &leases::scope(call, call.role), call.at())?;
+    let held = leases::held_anywhere(call, call.at())?.1;
     found.unless(!held.is_empty(), || "no address is leased to it".to_owned());
     for lease in &held {
         let known = expected.is_empty() || expected.contains(&lease.ip);
@@ -79,7 +78,7 @@ fn own_addresses(call: &Call, previous: &CniResult) -> Vec<IpAddr> {
 
 fn check_leases(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Result<(), CniError> {
     let held: BTreeSet<IpAddr> =
-        leases::held(call, &leases::scope(call, Role::Main), call.at())?.iter().map(|held| held.ip).collect();
+        leases::held_anywhere(call, call.at())?.1.iter().map(|held| held.ip).collect();
     for ip in expected {
         found.unless(held.contains(ip), || format!("address {ip} is not allocated to it"));
     }

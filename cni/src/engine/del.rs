@@ -1,9 +1,8 @@
 //! DEL: the host first, the address last (decision 15), and nothing that it depends on.
 
-use super::addresses::Role;
 use super::call::Call;
 use super::{delegated, failure, journal, leases, links};
-use cni_protocol::{Attachment, CniError, Verb};
+use cni_protocol::{Attachment, CniError, Code, Verb};
 use ipam::Held;
 use model::Scope;
 use netlink::{Link, Netns, Nl, RETIRED_GROUP};
@@ -29,16 +28,17 @@ pub(crate) struct Owner {
 /// Everything of one attachment, under its lock: routes and link down, flows flushed, address freed
 /// or owed, link deleted. Each part is tried although another failed; the first failure is answered.
 pub(crate) fn take_down(call: &Call, owner: &Owner, delegated: bool) -> Result<(), CniError> {
-    let scope = leases::scope(call, Role::Main);
-    let seen = if delegated { Ok(Vec::new()) } else { leases::held(call, &scope, &owner.at) };
-    let known = addresses(call, &owner.at, seen.as_deref().unwrap_or_default());
+    // Also under a delegated IPAM: the configuration may have been changed since the ADD.
+    let seen = leases::held_anywhere(call, &owner.at);
+    let known = addresses(call, &owner.at, seen.as_ref().map_or(&[], |(_, held)| held));
     call.log_addresses(&known);
     let mut host = Nl::here(call.kernel_timeout()).map_err(|e| failure::kernel(&e))?;
-    let proven = seen.as_ref().is_ok_and(|held| !held.is_empty());
+    let proven = seen.as_ref().is_ok_and(|(_, held)| !held.is_empty());
     let retired = call.phase("links", || retire(call, &mut host, owner, &known, proven));
     let freed = retired.as_ref().map_err(Clone::clone).and_then(|_| {
         call.phase("ipam", || {
-            if delegated { del_delegated(call) } else { free(call, &scope, owner, seen, &known) }
+            let other = if delegated { del_delegated(call) } else { Ok(()) };
+            free(call, owner, seen, &known, delegated).and(other)
         })
     });
     let deleted = match &retired {
@@ -92,20 +92,24 @@ fn flush(call: &Call, known: &[IpAddr]) {
 
 fn free(
     call: &Call,
-    scope: &Scope,
     owner: &Owner,
-    seen: Result<Vec<Held>, CniError>,
+    seen: Result<(Scope, Vec<Held>), CniError>,
     known: &[IpAddr],
+    delegated: bool,
 ) -> Result<(), CniError> {
-    let held = match seen {
-        Ok(held) if held.is_empty() => return Ok(()),
-        Err(_) if call.store_is_missing() => return Ok(()),
-        Ok(held) => held,
-        Err(why) => return owe(call, scope, owner, &[], known, &why),
+    let (scope, held) = match seen {
+        Ok((_, held)) if held.is_empty() => return Ok(()),
+        Err(_) if call.store_is_missing() || delegated => return Ok(()),
+        Ok(found) => found,
+        Err(why) if why.code == Code::InvalidConfig => return Err(why),
+        Err(why) => {
+            let [scope, _] = leases::scopes(call);
+            return owe(call, &scope, owner, &[], known, &why);
+        }
     };
-    match leases::release(call, scope, &leases::release_of(call, &owner.at)) {
+    match leases::release(call, &scope, &leases::release_of(call, &owner.at)) {
         Ok(_) => Ok(()),
-        Err(why) => owe(call, scope, owner, &held, known, &why),
+        Err(why) => owe(call, &scope, owner, &held, known, &why),
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn gc_leases(call: &Call) -> Result<(), CniError> {
     let mut failures = Vec::new();
     for at in holders(call)?.into_iter().filter(|at| !valid.contains(at)) {
         let Some(lock) = call.try_lock(&at) else { continue };
-        let scope = leases::scope(call, call.role);
+        let [scope, _] = leases::scopes(call);
         match leases::release(call, &scope, &leases::release_of(call, &at)) {
             Ok(released) => call.log_addresses(&released.freed),
             Err(error) => failures.push(error),
@@ -52,7 +52,8 @@ pub(crate) fn gc_leases(call: &Call) -> Result<(), CniError> {
 fn free(call: &Call, owner: &Owner) -> Result<(), CniError> {
     // Busy: an ADD or DEL of it is running, so it is not forgotten.
     let Some(lock) = call.try_lock(&owner.at) else { return Ok(()) };
-    del::take_down(call, owner, delegated::is_delegated(call.conf))?;
+    // A delegated IPAM is told to collect by itself.
+    del::take_down(call, owner, false)?;
     let _ = lock.remove_and_release();
     Ok(())
 }
@@ -85,7 +86,7 @@ fn holders(call: &Call) -> Result<BTreeSet<Attachment>, CniError> {
         Err(e) if e.is_missing() => return Ok(BTreeSet::new()),
         Err(e) => return Err(e.into_cni()),
     };
-    let scope = leases::scope(call, call.role);
+    let [scope, _] = leases::scopes(call);
     let cx = leases::context(call, &scope);
     let holdings = leases::read(call, store.as_ref(), |view| ipam::holdings(view, &cx))?;
     Ok(holdings.held.iter().filter_map(|held| holder(call, held)).collect())

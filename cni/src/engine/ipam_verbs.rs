@@ -5,7 +5,7 @@ use super::addresses::Own;
 use super::call::Call;
 use super::{import, journal, leases, ready, result};
 use cni_protocol::result::IpConfig;
-use cni_protocol::{CniError, CniResult};
+use cni_protocol::{CniError, CniResult, Code};
 use ipnet::IpNet;
 
 /// Leases addresses; the answer has the subnet's prefix and gateway, or, as `calico-ipam`, the block's.
@@ -34,11 +34,14 @@ pub(crate) fn add(call: &Call) -> Result<CniResult, CniError> {
 /// Frees them. What the store does not take is journalled.
 pub(crate) fn del(call: &Call) -> Result<(), CniError> {
     let lock = call.phase("lock", || call.lock())?;
-    let scope = leases::scope(call, call.role);
-    let held = match leases::held(call, &scope, call.at()) {
-        Ok(held) => held,
+    let (scope, held) = match leases::held_anywhere(call, call.at()) {
+        Ok(found) => found,
         Err(_) if call.store_is_missing() => return Ok(()),
-        Err(_) => Vec::new(),
+        Err(why) if why.code == Code::InvalidConfig => return Err(why),
+        Err(_) => {
+            let [scope, _] = leases::scopes(call);
+            (scope, Vec::new())
+        }
     };
     let known: Vec<_> = held.iter().map(|h| h.ip).collect();
     call.log_addresses(&known);

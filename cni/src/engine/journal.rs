@@ -46,6 +46,14 @@ pub(crate) fn owe(
     })
 }
 
+/// Makes the journal while there is room for it, for the DEL that finds none (decision 17).
+pub(crate) fn prepare(call: &Call) -> Result<(), CniError> {
+    if call.req.paths.journal.exists() {
+        return Ok(());
+    }
+    Journal::open(&call.req.paths.state_dir).map(|_| ()).map_err(|e| super::failure::store(&e))
+}
+
 fn seen(held: &Held) -> Owed {
     Owed {
         ip: held.ip,

@@ -1,6 +1,6 @@
 //! The stored side of an attachment: its handle, its attributes, what it holds.
 
-use super::addresses::{Own, Role};
+use super::addresses::{self, Own, Role};
 use super::call::Call;
 use super::failure;
 use cni_protocol::{Attachment, CniError};
@@ -114,9 +114,27 @@ pub(crate) fn release_of(call: &Call, at: &Attachment) -> Release {
     Release { handle: handle(at), matches: identity(at), only: None, reuse_delay: call.conf.ipam.reuse_delay }
 }
 
-/// The scope of this configuration's leases; one that gives no addresses has no leases either.
-pub(crate) fn scope(call: &Call, role: Role) -> Scope {
-    Own::of(call.req, role).map_or(Scope::Cluster, |own| own.scope)
+/// Where this configuration's leases are, and where else they may be if it was changed since: pools
+/// are the cluster's, ranges, and pools under another plugin, the network's.
+pub(crate) fn scopes(call: &Call) -> [Scope; 2] {
+    let network = Scope::Network(call.conf.name.clone());
+    match addresses::is_scoped(call.conf, call.role) {
+        true => [network, Scope::Cluster],
+        false => [Scope::Cluster, network],
+    }
+}
+
+/// What the attachment holds, in which scope; of a changed configuration too.
+pub(crate) fn held_anywhere(call: &Call, at: &Attachment) -> Result<(Scope, Vec<Held>), CniError> {
+    let [first, second] = scopes(call);
+    let held = held(call, &first, at)?;
+    if !held.is_empty() {
+        return Ok((first, held));
+    }
+    match self::held(call, &second, at)? {
+        held if held.is_empty() => Ok((first, held)),
+        held => Ok((second, held)),
+    }
 }
 
 /// A random UUID (RFC 9562, version 4) of 64 random bits and the call's moment.

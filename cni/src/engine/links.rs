@@ -4,7 +4,7 @@ use super::call::Call;
 use super::{failure, identity};
 use cni_protocol::{Attachment, CniError};
 use model::veth::{self, HostNameOf};
-use netlink::{Link, Netns, Nl, PodPlan};
+use netlink::{Link, Netns, Nl, PodPlan, UNFINISHED_GROUP};
 use std::net::IpAddr;
 
 /// The name of the attachment's host link (decision 3): the pod's for its first attachment, else its own.
@@ -41,20 +41,29 @@ fn pod_name(call: &Call) -> Option<String> {
     Some(veth::host_name(&of))
 }
 
-/// The attachment's link, by its names, else by its alias among all.
+/// The attachment's link, by its names, else by its alias among all (one that is out of use has
+/// another name).
 pub(crate) fn find(call: &Call, host: &mut Nl, held: &[IpAddr]) -> Result<Option<Link>, CniError> {
     for name in pod_name(call).into_iter().chain([own_name(call.at())]) {
-        if let Some(link) = link(host, &name)?.filter(|l| identity::owns(l.alias.as_deref(), call.at())) {
+        let Some(link) = link(host, &name)? else { continue };
+        if identity::owns(link.alias.as_deref(), call.at()) || is_left_half_made(call, &link) {
             return Ok(Some(link));
         }
     }
     let alias = identity::alias(call.at());
-    let all = netlink::links(host, veth::PREFIX).map_err(|e| failure::kernel(&e))?;
+    let all = netlink::links(host, "").map_err(|e| failure::kernel(&e))?;
     let found = all.iter().find(|l| l.alias.as_deref() == Some(alias.as_str()));
     match found {
         Some(link) => Ok(Some(link.clone())),
         None => by_route(host, &all, held),
     }
+}
+
+/// A killed ADD of this attachment left a link without its alias: the container's end proves it.
+fn is_left_half_made(call: &Call, link: &Link) -> bool {
+    let netns = call.req.netns.as_ref().and_then(|path| Netns::open(path).ok());
+    let half_made = link.group == UNFINISHED_GROUP && link.alias.is_none();
+    half_made && netns.is_some_and(|netns| peer_is_in(call, &netns, &call.at().ifname, link))
 }
 
 /// A link that Calico made has no alias; a host route to an address of this lease proves it.
@@ -84,8 +93,12 @@ pub(crate) fn clear_the_way(
 ) -> Result<Option<Link>, CniError> {
     let Some(existing) = link(host, &plan.host_name)? else { return Ok(None) };
     let ours = identity::owns(existing.alias.as_deref(), call.at());
-    if ours && peer_is_in(call, netns, plan, &existing) {
+    if ours && peer_is_in(call, netns, &plan.pod_name, &existing) {
         return Ok(Some(existing));
+    }
+    if existing.group == UNFINISHED_GROUP && existing.alias.is_none() {
+        // Wiring replaces what a killed call left half made.
+        return Ok(None);
     }
     if !ours && !is_older_sandbox(call, &existing, &plan.host_name) {
         let (name, alias) = (existing.name, existing.alias);
@@ -97,8 +110,8 @@ pub(crate) fn clear_the_way(
     Ok(None)
 }
 
-fn peer_is_in(call: &Call, netns: &Netns, plan: &PodPlan, host_end: &Link) -> bool {
-    let pod = netlink::inspect_pod(netns, &plan.pod_name, call.kernel_timeout());
+fn peer_is_in(call: &Call, netns: &Netns, ifname: &str, host_end: &Link) -> bool {
+    let pod = netlink::inspect_pod(netns, ifname, call.kernel_timeout());
     pod.is_ok_and(|pod| pod.is_some_and(|pod| pod.link.peer_ifindex == Some(host_end.index)))
 }
 

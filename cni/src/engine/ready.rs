@@ -1,7 +1,7 @@
 //! May this store be written to now (decision 18), and does it know this node (decision 29).
 
 use super::call::Call;
-use super::{failure, leases};
+use super::{failure, journal, leases};
 use cni_protocol::{CniError, Code};
 use datastore::embedded::Mode;
 use datastore::{DriveError, drive};
@@ -17,7 +17,8 @@ use model::{ClusterInformation, Node, keys, time};
 pub(crate) fn for_add(call: &Call) -> Result<(), CniError> {
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
     let planned = drive(store.as_ref(), &mut View::new(), call.deadline, |view| plan_node(view, call));
-    planned.map(|_| ()).map_err(plan_error)
+    planned.map(|_| ()).map_err(plan_error)?;
+    journal::prepare(call)
 }
 
 /// Whether the store accepts changes; one without ClusterInformation does.
