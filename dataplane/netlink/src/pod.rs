@@ -12,10 +12,11 @@
 use crate::link::{self, Link, Settings};
 use crate::pod_requests::{self as requests};
 use crate::reply::Reply;
-use crate::{Error, Netns, Nl, sysctl};
+use crate::{Error, Netns, Nl, route, sysctl};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 /// The gateway of every pod's IPv4 routes; exists nowhere but in the pod's neighbour table.
 pub const V4_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -202,9 +203,7 @@ fn finish(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Reply) -> Result
     let pod_ifindex = host_end.peer_ifindex.ok_or_else(unknown)?;
     prepare_host_end(host, plan, host_end.index, link::settings(reply))?;
     let pod_end = fill_pod(netns, plan, pod_ifindex, host)?;
-    // Since 6.8 this look waits for the carrier to take effect; else host packets of the first
-    // moments may be dropped (rtnl_getlink, linkwatch_sync_dev).
-    link::link_at(host, host_end.index)?;
+    settle(host, plan, host_end.index)?;
     Ok(Wired {
         host_ifindex: host_end.index,
         pod_ifindex,
@@ -230,5 +229,34 @@ fn fill_pod(netns: &Netns, plan: &PodPlan, index: u32, host: &Nl) -> Result<Link
     })??;
     let replies = pod.must(&requests::pod_end(plan, index))?;
     let seen = replies.last().and_then(|replies| replies.iter().find_map(link::parse));
+    let v6: Vec<IpAddr> = plan.addresses.iter().copied().filter(IpAddr::is_ipv6).collect();
+    await_addresses(&mut pod, index, &v6)?;
     seen.ok_or_else(|| Error::Malformed { op: "look up link", subject: plan.pod_name.clone() })
+}
+
+/// The host end's carrier came last, and the kernel acts on it in its own time. Until then packets
+/// into the pod are dropped; since 6.8 looking at the link makes it act at once (rtnl_getlink).
+fn settle(host: &mut Nl, plan: &PodPlan, index: u32) -> Result<(), Error> {
+    link::link_at(host, index)?;
+    if plan.has_v6() {
+        await_addresses(host, index, &[HOST_LL.into()])?;
+    }
+    Ok(())
+}
+
+/// Waits until IPv6 addresses work. Without duplicate detection they are not tentative, and yet a
+/// kernel worker has to join their groups and add their local routes before a packet to them is
+/// taken (addrconf_dad_work); it usually needs 0.1 ms, and the next repetition of a lost neighbour
+/// solicitation would cost a second.
+fn await_addresses(nl: &mut Nl, index: u32, addresses: &[IpAddr]) -> Result<(), Error> {
+    let end = Instant::now() + nl.timeout();
+    let mut pause = Duration::from_micros(20);
+    while !route::are_usable(nl, index, addresses)? {
+        if Instant::now() > end {
+            return Err(Error::TimedOut { op: "wait for IPv6 addresses of", subject: format!("#{index}") });
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(5));
+    }
+    Ok(())
 }

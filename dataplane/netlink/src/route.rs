@@ -4,6 +4,7 @@ use crate::link;
 use crate::make;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::socket::Outcome;
 use crate::{Error, Nl, RouteError};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -158,7 +159,7 @@ pub fn remove_host_routes(nl: &mut Nl, ifindex: u32, addresses: &[IpAddr]) -> Re
 /// # Errors
 /// `Refused`, `Io`, `TimedOut`.
 pub fn routes_to(nl: &mut Nl, addresses: &[IpAddr]) -> Result<Vec<HostRoute>, Error> {
-    let batch: Vec<Request> = addresses.iter().map(|ip| lookup(*ip)).collect();
+    let batch: Vec<Request> = addresses.iter().map(|ip| lookup(*ip, None)).collect();
     let mut found = Vec::new();
     for outcome in nl.batch(&batch)? {
         match outcome.errno() {
@@ -236,13 +237,23 @@ pub(crate) fn removal(ifindex: u32, ip: IpAddr) -> Request {
     Request::route("remove host route", ip, RouteNetlinkMessage::DelRoute(message), 0)
 }
 
-fn lookup(ip: IpAddr) -> Request {
+/// Whether the kernel takes packets to each of these addresses of the link's own.
+pub(crate) fn are_usable(nl: &mut Nl, ifindex: u32, addresses: &[IpAddr]) -> Result<bool, Error> {
+    let on_link = |ip: &IpAddr| lookup(*ip, Some(ifindex));
+    let batch: Vec<Request> = addresses.iter().map(on_link).collect();
+    let is_local =
+        |outcome: &Outcome| outcome.replies.iter().filter_map(parse).any(|r| r.kind == RouteKind::Local);
+    Ok(nl.batch(&batch)?.iter().all(is_local))
+}
+
+fn lookup(ip: IpAddr, ifindex: Option<u32>) -> Request {
     let net: IpNet = make::host_net(ip);
     let mut message = RouteMessage::default();
     message.header.address_family = make::family(ip);
     message.header.destination_prefix_length = net.prefix_len();
     message.header.flags = RouteFlags::FibMatch | RouteFlags::LookupTable;
     message.attributes.push(RouteAttribute::Destination(make::route_address(ip)));
+    message.attributes.extend(ifindex.map(RouteAttribute::Oif));
     Request::route("look up route", ip, RouteNetlinkMessage::GetRoute(message), 0)
 }
 

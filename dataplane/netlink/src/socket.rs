@@ -46,8 +46,8 @@ impl Outcome {
 }
 
 impl Nl {
-    /// A socket in the calling thread's namespace. No single wait for the kernel exceeds `timeout`
-    /// (zero: no bound).
+    /// A socket in the calling thread's namespace. No single wait for the kernel exceeds
+    /// `timeout` (at least 1 ms).
     ///
     /// # Errors
     /// `Io` when the socket cannot be made.
@@ -213,6 +213,7 @@ fn refused(request: &Request, (source, hint): (Errno, String)) -> Error {
 }
 
 fn set_receive_timeout(socket: &Socket, timeout: Duration) -> io::Result<()> {
-    let bound = (!timeout.is_zero()).then_some(timeout);
-    set_socket_timeout(socket, Timeout::Recv, bound).map_err(Into::into)
+    // Zero would stand for no bound.
+    let bound = timeout.max(Duration::from_millis(1));
+    set_socket_timeout(socket, Timeout::Recv, Some(bound)).map_err(Into::into)
 }
