@@ -8,6 +8,10 @@ use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// The host's own addresses. It has no default route.
+pub const HOST_V4: &str = "198.51.100.1";
+pub const HOST_V6: &str = "2001:db8:99::1";
+
 const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
@@ -49,7 +53,14 @@ impl Bed {
             bins,
         };
         bed.fill_plugin_dir();
+        bed.give_host_addresses();
         bed
+    }
+
+    fn give_host_addresses(&self) {
+        for address in [HOST_V4, HOST_V6] {
+            must(self.host.command("ip").args(["addr", "add", address, "dev", "lo"]));
+        }
     }
 
     fn fill_plugin_dir(&self) {
@@ -58,7 +69,7 @@ impl Bed {
         link_all(Path::new(DEBIAN_PLUGINS), &dir);
         if let Some(bins) = &self.bins {
             for name in ["percale", "percale-ipam"] {
-                fs::copy(bins.percale(), dir.join(name)).expect("the plugin can be copied");
+                copy_program(&bins.percale(), &dir.join(name));
             }
         }
     }
@@ -188,6 +199,12 @@ pub fn remove_matching(dir: &Path, part: &str) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Copies a program. Not in this process: a child that another thread forks meanwhile would hold
+/// the new file open for writing, and its execution would fail with ETXTBSY.
+pub fn copy_program(from: &Path, to: &Path) {
+    must(Command::new("cp").arg(from).arg(to));
 }
 
 /// Compiles a C program statically into the bed.

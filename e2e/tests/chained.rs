@@ -5,7 +5,7 @@
 use e2e::clean::{kernel_is_clean, nothing_held};
 use e2e::cnirun::{address, addresses};
 use e2e::netns::must;
-use e2e::{Attachment, Bed, Netns, Network, bins, conf, probe};
+use e2e::{Attachment, Bed, Netns, Network, bins, conf, netns, probe};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -49,8 +49,8 @@ fn bandwidth_and_tuning_behind_ours() {
 fn our_ipam_under(plugin: &Value, ipam: &Value, reachable: bool) {
     for (newest, version) in SETS {
         let bed = bed_with("under", newest);
-        must(bed.host.command("ip").args(["link", "add", "up0", "type", "dummy"]));
-        must(bed.host.command("ip").args(["link", "set", "up0", "up"]));
+        let outside = bed.netns("outside");
+        netns::join(&bed.host, &outside);
         let plugin = conf::with_our_ipam(&bed, plugin.clone(), ipam.clone());
         let network = Network::new(&bed, "net", vec![plugin]).at_version(version);
         let (a, b) = (bed.netns("a"), bed.netns("b"));

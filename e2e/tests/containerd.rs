@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::bed::wait_for;
+use e2e::bed::{copy_program, wait_for};
 use e2e::clean::{held, kernel_is_clean, nothing_held, pod_links};
 use e2e::containerd::{Containerd, ids, ok};
 use e2e::{Bed, conf, netns, probe};
@@ -94,8 +94,9 @@ echo "$answer"
     let plugin = bed.plugin_dir().join("percale");
     fs::create_dir(bed.path("real")).unwrap();
     fs::rename(&plugin, bed.path("real/percale")).unwrap();
-    fs::write(&plugin, script).unwrap();
-    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = bed.write("slow.sh", script);
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&script, &plugin);
 }
 
 #[test]

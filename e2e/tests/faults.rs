@@ -6,7 +6,7 @@
 use e2e::clean::{check, held, kernel_is_clean, nothing_held, percalectl};
 use e2e::cnirun::addresses;
 use e2e::netns::must;
-use e2e::{Attachment, Bed, Failure, Netns, Network, conf};
+use e2e::{Attachment, Bed, Failure, Netns, Network, conf, netns};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -337,14 +337,14 @@ fn an_address_that_the_host_already_routes_is_passed_over() {
     let first = addresses(&network.add(&pod).unwrap());
     network.del(&pod).unwrap();
     let v4 = first.iter().find(|ip| ip.is_ipv4()).unwrap();
-    must(bed.host.command("ip").args(["link", "add", "other", "type", "dummy"]));
-    must(bed.host.command("ip").args(["link", "set", "other", "up"]));
+    let outside = bed.netns("outside");
+    netns::join(&bed.host, &outside);
     for third in 0..64 {
         let IpAddr::V4(v4) = v4 else { unreachable!() };
         let octets = v4.octets();
         let dst = format!("{}.{}.{}.{}/32", octets[0], octets[1], octets[2], (octets[3] & 0xc0) + third);
         if third % 2 == 0 {
-            must(bed.host.command("ip").args(["route", "add", &dst, "dev", "other"]));
+            must(bed.host.command("ip").args(["route", "add", &dst, "dev", "up0"]));
         }
     }
     let given = addresses(&network.add(&pod).unwrap());

@@ -102,9 +102,14 @@ fn sources(dir: &Path) -> Vec<(String, String)> {
     for entry in fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()) {
         if entry.is_dir() {
             all.extend(sources(&entry));
-        } else if entry.extension().is_some_and(|e| e == "rs") {
+        } else if entry.extension().is_some_and(|e| e == "rs") && !is_test(&entry) {
             all.push((entry.display().to_string(), fs::read_to_string(&entry).unwrap()));
         }
     }
     all
+}
+
+/// A file that is compiled for tests alone, by its name.
+fn is_test(path: &Path) -> bool {
+    path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use e2e::clean::{held, kernel_is_clean, nothing_held, pod_links};
-use e2e::cnirun::{addresses, finish};
+use e2e::cnirun::{address, addresses, finish};
 use e2e::netns::must;
 use e2e::{Attachment, Bed, Netns, Network, conf};
 use serde_json::{Value, json};
@@ -100,7 +100,7 @@ fn verbs_of_one_attachment_do_not_interleave() {
 fn a_foreign_interface_is_left_alone() {
     let bed = Bed::new("foreign");
     let ns = bed.netns("pod");
-    must(ns.command("ip").args(["link", "add", "eth0", "type", "dummy"]));
+    must(ns.command("ip").args(["link", "add", "eth0", "type", "bridge"]));
     let failure = network(&bed, "net").add(&Attachment::new("c1", &ns)).unwrap_err();
     assert!(failure.to_string().contains("eth0"), "{failure}");
     assert_eq!(ns.link_names("eth0"), ["eth0"]);
@@ -177,39 +177,39 @@ fn del_succeeds_after_the_configuration_changed() {
     kernel_is_clean(&bed.host);
 }
 
+/// What to do to a pod's network, as arguments of `ip`; `V4`, `V6` and `LINK` stand for its own.
+const HARM: [(&str, bool, &str); 8] = [
+    ("IPv4 address", true, "addr del V4/32 dev eth0"),
+    ("IPv6 address", true, "-6 addr del V6/128 dev eth0"),
+    ("IPv4 route", true, "route del default"),
+    ("IPv6 route", true, "-6 route del default"),
+    ("neighbour", true, "neigh del 169.254.1.1 dev eth0"),
+    ("MTU", true, "link set eth0 mtu 1280"),
+    ("host's IPv4 route", false, "route del V4"),
+    ("host's link", false, "link set LINK down"),
+];
+
 #[test]
 fn check_finds_what_was_changed() {
     let bed = Bed::new("check");
     let network = network(&bed, "net");
     let ns = bed.netns("pod");
     let pod = Attachment::new("c1", &ns);
-    let link = |bed: &Bed| pod_links(&bed.host)[0].clone();
-    let result = network.add(&pod).unwrap();
-    let v4 = addresses(&result).into_iter().find(std::net::IpAddr::is_ipv4).unwrap().to_string();
-    let v6 = addresses(&result).into_iter().find(std::net::IpAddr::is_ipv6).unwrap().to_string();
-    let harm: [(&str, bool, Vec<String>); 8] = [
-        ("IPv4 address", true, words(&format!("addr del {v4}/32 dev eth0"))),
-        ("IPv6 address", true, words(&format!("-6 addr del {v6}/128 dev eth0"))),
-        ("IPv4 route", true, words("route del default")),
-        ("IPv6 route", true, words("-6 route del default")),
-        ("neighbour", true, words("neigh del 169.254.1.1 dev eth0")),
-        ("MTU", true, words("link set eth0 mtu 1280")),
-        ("host's IPv4 route", false, words(&format!("route del {v4}"))),
-        ("host's link", false, words(&format!("link set {} down", link(&bed)))),
-    ];
-    for (what, inside, command) in harm {
+    for (what, inside, command) in HARM {
+        let result = network.add(&pod).unwrap();
         network.check(&pod).unwrap_or_else(|e| panic!("CHECK before the loss of the {what}: {e}"));
-        let space = if inside { &ns } else { &bed.host };
-        must(space.command("ip").args(&command));
+        let link = pod_links(&bed.host)[0].clone();
+        let own = [
+            ("V4", address(&result, true).to_string()),
+            ("V6", address(&result, false).to_string()),
+            ("LINK", link),
+        ];
+        let command = own.iter().fold(command.to_owned(), |text, (word, value)| text.replace(word, value));
+        must(if inside { &ns } else { &bed.host }.command("ip").args(command.split(' ')));
         let failure = network.check(&pod).expect_err(&format!("CHECK misses the {what}"));
         assert!(failure.code().is_some(), "{what}: {failure}");
         network.del(&pod).unwrap();
-        network.add(&pod).unwrap();
     }
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split(' ').map(str::to_owned).collect()
 }
 
 // REQ: C-02
