@@ -1,0 +1,322 @@
+//! `create`, `apply`, `replace`.
+
+use super::{Refusal, Step, Wish, decode, refuse_if_locked, require, wishes};
+use crate::cli::{CreateArgs, FileArgs};
+use crate::kinds::{self, API_VERSION, Problem, pool_net};
+use crate::outcome::{Outcome, say};
+use crate::session::Places;
+use anyhow::Result;
+use datastore::embedded::Mode;
+use ipnet::IpNet;
+use model::block::default_block_size;
+use model::store::{Expect, Plan, Query, View, Write};
+use model::{Family, Scope, ip, keys};
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What to do with objects that are there, and with those that are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    Create,
+    /// Existing objects stay as they are.
+    CreateMissing,
+    Apply,
+    /// Missing objects are an error.
+    Replace,
+}
+
+/// Time and chance for new objects.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// RFC 3339.
+    pub time: String,
+    /// One for each object: 16 random bytes.
+    pub chance: Vec<[u8; 16]>,
+}
+
+pub fn create(places: &Places, args: &CreateArgs) -> Result<Outcome> {
+    let how = if args.skip_exists { How::CreateMissing } else { How::Create };
+    run(places, &args.files, how)
+}
+
+pub fn apply(places: &Places, args: &FileArgs) -> Result<Outcome> {
+    run(places, args, How::Apply)
+}
+
+pub fn replace(places: &Places, args: &FileArgs) -> Result<Outcome> {
+    run(places, args, How::Replace)
+}
+
+fn run(places: &Places, args: &FileArgs, how: How) -> Result<Outcome> {
+    write(places, &wishes(&args.filename)?, how)
+}
+
+/// Writes the objects and prints what became of each.
+pub(super) fn write(places: &Places, wishes: &[Wish], how: How) -> Result<Outcome> {
+    say(&commit(places, wishes, how)?.join("\n"))?;
+    Ok(Outcome::Done)
+}
+
+/// Writes the objects; the answer says what became of each.
+pub(super) fn commit(places: &Places, wishes: &[Wish], how: How) -> Result<Vec<String>> {
+    let stamp = Stamp::now(wishes.len())?;
+    places.open(Mode::Existing)?.commit(|view| plan(view, wishes, how, &stamp))
+}
+
+impl Stamp {
+    fn now(objects: usize) -> Result<Self> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let time = model::time::rfc3339(u64::try_from(since.as_nanos())?);
+        let mut chance = vec![[0; 16]; objects];
+        for bytes in &mut chance {
+            rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
+        }
+        Ok(Self { time, chance })
+    }
+}
+
+/// The writes for all wishes, or every reason against them.
+fn plan(view: &View, wishes: &[Wish], how: How, stamp: &Stamp) -> Step<Plan<Vec<String>>> {
+    require(view, queries(wishes))?;
+    refuse_if_locked(view, wishes.iter().map(|w| w.kind))?;
+    let mut refusal = Refusal::default();
+    let (mut writes, mut lines) = (Vec::new(), Vec::new());
+    for (wish, chance) in wishes.iter().zip(&stamp.chance) {
+        let (problems, change) = plan_one(view, wish, how, &stamp.time, chance)?;
+        refusal.add(&wish.from, &wish.subject(), &problems);
+        writes.extend(change.write);
+        lines.push(format!("{} {}", wish.subject(), change.done));
+    }
+    refuse_overlaps(view, wishes, how, &mut refusal)?;
+    match refusal.0.is_empty() {
+        false => Err(model::store::Stop::Fail(refusal)),
+        true if writes.is_empty() => Ok(Plan::Done(lines)),
+        true => Ok(Plan::Commit(writes, lines)),
+    }
+}
+
+fn queries(wishes: &[Wish]) -> Vec<Query> {
+    let mut wanted: Vec<Query> = wishes.iter().map(|w| Query::Get(w.key())).collect();
+    wanted.push(Query::Get(keys::cluster_information()));
+    if wishes.iter().any(is_pool) {
+        wanted.push(Query::List(keys::pools()));
+        wanted.extend(Family::BOTH.map(|f| Query::Keys(keys::blocks(&Scope::Cluster, f))));
+    }
+    wanted
+}
+
+fn is_pool(wish: &Wish) -> bool {
+    wish.kind.name == "IPPool"
+}
+
+struct Change {
+    write: Option<Write>,
+    done: &'static str,
+}
+
+fn plan_one(
+    view: &View,
+    wish: &Wish,
+    how: How,
+    time: &str,
+    chance: &[u8; 16],
+) -> Step<(Vec<Problem>, Change)> {
+    let none = |done| Change { write: None, done };
+    let entry = view.get(&wish.key())?;
+    // A damaged object may be overwritten; nothing of it can be compared.
+    let stored = entry.and_then(|entry| decode(wish.kind, entry).ok());
+    let mut problems = wish.kind.check(&wish.object, stored.as_ref());
+    if let Some(refused) = refuse_existence(entry.is_some(), how) {
+        return Ok((vec![refused], none("")));
+    }
+    if entry.is_some() && how == How::CreateMissing {
+        return Ok((problems, none("skipped: it exists")));
+    }
+    let stored = stored.as_ref();
+    problems.extend(check_version(wish, stored, entry.is_some()));
+    if let Some(stored) = stored {
+        problems.extend(wish.kind.check_change(stored, &wish.object));
+    }
+    if !problems.is_empty() {
+        return Ok((problems, none("")));
+    }
+    let object = finish(wish, stored, time, chance);
+    if stored.is_some_and(|stored| without_version(stored) == object) {
+        return Ok((problems, none("unchanged")));
+    }
+    let value = match wish.kind.encode(&object) {
+        Ok(value) => value,
+        Err(error) => return Ok((vec![Problem::new("spec", error.to_string())], none(""))),
+    };
+    let expect = entry.map_or(Expect::Absent, |e| Expect::At(e.revision));
+    let write = Write { key: wish.key(), expect, value: Some(value) };
+    Ok((problems, Change { write: Some(write), done: if entry.is_some() { "changed" } else { "created" } }))
+}
+
+fn refuse_existence(exists: bool, how: How) -> Option<Problem> {
+    match (how, exists) {
+        (How::Create, true) => Some("exists already (apply changes it, --skip-exists leaves it)"),
+        (How::Replace, false) => Some("does not exist (apply or create makes it)"),
+        _ => None,
+    }
+    .map(|text| Problem::new("metadata.name", text))
+}
+
+/// An object that was read, edited and written back must not undo what happened in between.
+fn check_version(wish: &Wish, stored: Option<&Value>, exists: bool) -> Option<Problem> {
+    let given = wish.object["metadata"]["resourceVersion"].as_str().filter(|v| !v.is_empty())?;
+    let now = stored?["metadata"]["resourceVersion"].as_str()?;
+    let text = format!("the stored object has changed since it was read ({given}, now {now}): get it again");
+    (exists && given != now).then(|| Problem::new("metadata.resourceVersion", text))
+}
+
+/// What is stored: the wish in its canonical form, with identity and foreign members of what is there.
+fn finish(wish: &Wish, stored: Option<&Value>, time: &str, chance: &[u8; 16]) -> Value {
+    let mut object = without_version(&wish.object);
+    object["apiVersion"] = API_VERSION.into();
+    object["kind"] = wish.kind.name.into();
+    if !object["spec"].is_object() {
+        object["spec"] = json!({});
+    }
+    if is_pool(wish) {
+        fill_pool(&mut object);
+    }
+    if wish.kind.name == "IPAMConfiguration" {
+        fill_config(&mut object);
+        // Its stored form has no place for metadata.
+        return kinds::object(
+            wish.kind.name,
+            "default",
+            object["spec"].as_object().cloned().unwrap_or_default(),
+        );
+    }
+    match stored {
+        Some(stored) => keep(wish, stored, &mut object),
+        None => name_it(&mut object, time, chance),
+    }
+    object
+}
+
+fn without_version(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("resourceVersion");
+    }
+    object
+}
+
+/// Identity stays; what this build does not know, and what users do not write, stays too.
+fn keep(wish: &Wish, stored: &Value, object: &mut Value) {
+    for member in
+        ["uid", "creationTimestamp", "deletionTimestamp", "generation", "finalizers", "ownerReferences"]
+    {
+        if let Some(value) = stored["metadata"].get(member) {
+            object["metadata"][member] = value.clone();
+        }
+    }
+    if let (None, Some(status)) = (object.get("status"), stored.get("status")) {
+        object["status"] = status.clone();
+    }
+    wish.kind.carry_over(stored, object);
+}
+
+fn name_it(object: &mut Value, time: &str, chance: &[u8; 16]) {
+    let metadata = &mut object["metadata"];
+    if metadata["uid"].as_str().unwrap_or_default().is_empty() {
+        metadata["uid"] = uuid(chance).into();
+    }
+    if metadata["creationTimestamp"].as_str().unwrap_or_default().is_empty() {
+        metadata["creationTimestamp"] = time.into();
+    }
+}
+
+/// A random UUID, version 4 (RFC 9562 section 5.4).
+fn uuid(chance: &[u8; 16]) -> String {
+    let mut bits = u128::from_be_bytes(*chance);
+    bits = bits & !(0xf << 76) | 4 << 76;
+    bits = bits & !(3 << 62) | 2 << 62;
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// Calico fills these when it writes a pool (reference 4.1), and old readers count on them.
+fn fill_pool(object: &mut Value) {
+    let Some(net) = pool_net(object) else { return };
+    let spec = &mut object["spec"];
+    spec["cidr"] = net.to_string().into();
+    if spec["blockSize"].as_u64().unwrap_or(0) == 0 {
+        spec["blockSize"] = default_block_size(Family::of_net(&net)).into();
+    }
+    for (member, default) in [("ipipMode", "Never"), ("vxlanMode", "Never"), ("nodeSelector", "all()")] {
+        if spec[member].as_str().unwrap_or_default().is_empty() {
+            spec[member] = default.into();
+        }
+    }
+}
+
+fn fill_config(object: &mut Value) {
+    let defaults = [
+        ("strictAffinity", json!(false)),
+        ("autoAllocateBlocks", json!(true)),
+        ("maxBlocksPerHost", json!(0)),
+    ];
+    for (member, default) in defaults {
+        if object["spec"].get(member).is_none() {
+            object["spec"][member] = default;
+        }
+    }
+}
+
+/// Pools must not overlap each other, nor blocks of another size (reference 3.9, 4.1).
+fn refuse_overlaps(view: &View, wishes: &[Wish], how: How, refusal: &mut Refusal) -> Step<()> {
+    let pools: Vec<&Wish> = wishes.iter().filter(|w| is_pool(w)).collect();
+    if pools.is_empty() {
+        return Ok(());
+    }
+    let stored: Vec<(String, IpNet)> = stored_pools(view)?;
+    for (at, wish) in pools.iter().enumerate() {
+        let Some(net) = pool_net(&wish.object) else { continue };
+        let is_stored = stored.iter().any(|(name, _)| name == wish.name());
+        if is_stored && how == How::CreateMissing {
+            continue;
+        }
+        let others = stored.iter().filter(|(name, _)| name != wish.name()).map(|(n, c)| (n.as_str(), *c));
+        let before = pools[..at].iter().filter_map(|w| Some((w.name(), pool_net(&w.object)?)));
+        let clash = others.chain(before).find(|(_, other)| ip::overlap(other, &net));
+        let clash = clash.map(|(name, other)| format!("{net} overlaps pool {name} ({other})"));
+        let clash = match clash {
+            None if !is_stored => foreign_block(view, &wish.object, &net)?,
+            clash => clash,
+        };
+        let problem = clash.map(|text| Problem::new("spec.cidr", text));
+        refusal.add(&wish.from, &wish.subject(), problem.as_slice());
+    }
+    Ok(())
+}
+
+fn stored_pools(view: &View) -> Step<Vec<(String, IpNet)>> {
+    let pool = |entry: &model::store::Entry| {
+        let object: Value = serde_json::from_slice(&entry.value).ok()?;
+        let name = entry.key.rsplit('/').next()?.to_owned();
+        Some((name, pool_net(&object)?))
+    };
+    Ok(view.list(&keys::pools())?.filter_map(pool).collect())
+}
+
+/// Blocks of a deleted pool keep their size as long as they live.
+fn foreign_block(view: &View, object: &Value, net: &IpNet) -> Step<Option<String>> {
+    let size = match object["spec"]["blockSize"].as_u64() {
+        None | Some(0) => u64::from(default_block_size(Family::of_net(net))),
+        Some(size) => size,
+    };
+    let prefix = keys::blocks(&Scope::Cluster, Family::of_net(net));
+    let blocks = view.keys(&prefix)?;
+    let block = blocks.into_iter().filter_map(|key| keys::parse_cidr(key.strip_prefix(&prefix)?));
+    let other = block.into_iter().find(|b| ip::overlap(b, net) && u64::from(b.prefix_len()) != size);
+    Ok(other
+        .map(|b| format!("block {b} of another size is in use there (`percalectl ipam show --show-blocks`)")))
+}
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;
