@@ -4,7 +4,7 @@ use super::addresses::{self, Own};
 use super::call::Call;
 use super::delegated;
 use super::undo::Undo;
-use super::{failure, firewall, import, journal, leases, links, node, ready, result};
+use super::{failure, firewall, import, journal, leases, links, node, ready, result, unsupported};
 use cni_protocol::{CniError, CniResult, Dns};
 use ipam::Given;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -26,6 +26,7 @@ pub(crate) struct Leased {
 
 /// Serves ADD of the main plugin.
 pub(crate) fn add(call: &Call, netns: &Netns) -> Result<CniResult, CniError> {
+    unsupported::check(call)?;
     let _lock = call.phase("lock", || call.lock())?;
     let mut host = Nl::here(call.kernel_timeout()).map_err(|e| failure::kernel(&e))?;
     journal::cancel(call);
@@ -104,6 +105,12 @@ fn prepare_host(call: &Call, leased: &Leased) -> Result<(), CniError> {
 
 fn pod_plan(call: &Call, host: &mut Nl, leased: &Leased) -> Result<PodPlan, CniError> {
     let (mtu, warning) = node::mtu(call.req);
+    if call.conf.require_mtu_file && call.conf.mtu == 0 && !call.req.paths.mtu_file.exists() {
+        let file = call.req.paths.mtu_file.display();
+        return Err(CniError::try_again(format!(
+            "require_mtu_file: {file} is not there yet; is the host's agent running?"
+        )));
+    }
     warning.iter().for_each(|w| call.note(w));
     Ok(PodPlan {
         host_name: links::name_for(call, host)?,

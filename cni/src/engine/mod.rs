@@ -31,6 +31,7 @@ mod result;
 mod status;
 mod stores;
 mod undo;
+mod unsupported;
 
 pub use addresses::Role;
 pub use call::{OpenError, Stores};

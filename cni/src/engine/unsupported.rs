@@ -1,0 +1,43 @@
+//! Keys with a meaning that this build cannot give them. What would change the container's network is
+//! refused; what only waits or tunes is noted in the log. Nothing is ignored in silence.
+
+use super::call::Call;
+use cni_protocol::CniError;
+use cni_protocol::netconf::{Dataplane, DeviceType};
+
+/// # Errors
+/// Code 2 (7 for a subnet that only a cluster knows) naming the key.
+pub(crate) fn check(call: &Call) -> Result<(), CniError> {
+    let conf = call.conf;
+    if conf.dataplane != Dataplane::Native {
+        return Err(refused("dataplane_options.type", "this build wires containers itself; remove the key"));
+    }
+    if conf.device_type != DeviceType::Veth {
+        return Err(refused("device_type", "this build makes veth pairs only; use veth"));
+    }
+    if conf.features.ip_addrs_no_ipam || conf.features.floating_ips {
+        return Err(refused(
+            "feature_control",
+            "ip_addrs_no_ipam and floating_ips need the Kubernetes store",
+        ));
+    }
+    if conf.ipam.use_pod_cidr {
+        return Err(CniError::config(
+            "ipam.subnet: usePodCidr needs the Kubernetes store; write the subnet itself",
+        ));
+    }
+    note(call, "policy_setup_timeout_seconds", !conf.policy_setup_timeout.is_zero());
+    note(call, "readiness_gates", !conf.readiness_gates.is_empty());
+    note(call, "num_queues", conf.num_queues != 0);
+    Ok(())
+}
+
+fn refused(key: &str, why: &str) -> CniError {
+    CniError::unsupported_field(format!("{key}: {why}"))
+}
+
+fn note(call: &Call, key: &str, is_set: bool) {
+    if is_set {
+        call.note(&format!("{key} has no effect in this build"));
+    }
+}
