@@ -1,6 +1,8 @@
 //! BGP-4 and BFD as values and functions: no socket, no clock, no thread, no random source.
 
+pub mod policy;
 mod prefix;
+pub mod rib;
 pub mod session;
 pub mod wire;
 

@@ -131,6 +131,11 @@ impl Prefix {
         Prefix::new(addr, Family::of(addr).max_len()).expect("a family's own maximum is in range")
     }
 
+    /// All addresses of a family: the first prefix of it in order.
+    pub fn all(family: Family) -> Prefix {
+        Prefix { family, bits: [0; 16], len: 0 }
+    }
+
     pub fn family(&self) -> Family {
         self.family
     }

@@ -241,7 +241,7 @@ fn an_update_reaches_the_other_side_and_a_bad_one_ends_the_session() {
 
 #[test]
 fn a_message_out_of_turn_is_an_error_that_names_the_state() {
-    let (a, b) = two();
+    let (a, _) = two();
     let mut s = Session::new(passive(a), 1);
     s.handle(Input::Start, Time::ZERO);
     s.handle(Input::Accepted(ConnId(7)), Time::ZERO);
@@ -254,7 +254,6 @@ fn a_message_out_of_turn_is_an_error_that_names_the_state() {
     s.handle(Input::Accepted(ConnId(8)), Time::ZERO);
     s.poll_output();
     assert_eq!(s.poll_output(), Some(Output::Close(ConnId(8))), "refused while damped");
-    drop(b);
 }
 
 #[test]

@@ -1,0 +1,212 @@
+//! The RIB's side towards peers: noting changes, and telling them.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::wire::{self, Attributes, EncodeParams, RefreshKind};
+use crate::{Family, Prefix};
+
+use super::adj_out::{Batch, Out, Sync, Told, refresh_marker};
+use super::export::Exporter;
+use super::neighbor::{Neighbor, NeighborOptions};
+use super::path::{Path, PeerId};
+use super::{Refusal, Rib};
+
+/// Prefixes looked at in one call of [`Rib::poll_updates`]: bounds its time and lets routes share messages.
+const BATCH: usize = 4096;
+
+impl Rib {
+    /// Notes for each peer what it was told so far of a prefix that has just changed.
+    pub(super) fn note(&mut self, prefix: Prefix, before: &[Path], now: &[Path]) {
+        let Rib { neighbors, options, outs, interner, .. } = self;
+        let exporter = Exporter { neighbors, options };
+        for (id, out) in outs.iter_mut() {
+            let Some(neighbor) = neighbors.get(*id).filter(|_| out.notes(prefix)) else { continue };
+            let from_there = |p: &Path| p.peer == *id;
+            if before.iter().all(from_there) && now.iter().all(from_there) {
+                continue;
+            }
+            let told = view(&exporter, (*id, neighbor), prefix, before, out, interner);
+            out.pending.insert(prefix, told);
+        }
+    }
+
+    /// What a peer is to be told of a prefix.
+    fn told(&mut self, id: PeerId, prefix: Prefix, out: &mut Out) -> Told {
+        let (context, all) = (self.context(), self.tells_all);
+        let paths = self.table.get(&prefix).map(|n| super::tellable(n, &context, all)).unwrap_or_default();
+        let Some(neighbor) = self.neighbors.get(id) else { return Vec::new() };
+        let exporter = Exporter { neighbors: &self.neighbors, options: &self.options };
+        view(&exporter, (id, neighbor), prefix, &paths, out, &mut self.interner)
+    }
+
+    /// The next messages for a peer: call it when there is room to send, until it answers `None`. It may
+    /// answer with no message and have more to say. Late calls lose nothing and send less.
+    pub fn poll_updates(&mut self, id: PeerId) -> Option<Vec<Vec<u8>>> {
+        let (encode, enhanced) = self.neighbors.get(id).map(|n| (n.encode, n.enhanced_refresh))?;
+        let mut out = self.outs.remove(&id)?;
+        let busy = !out.is_idle();
+        let mut messages = Vec::new();
+        if !out.pending.is_empty() {
+            let mut batch = Batch::default();
+            self.tell_pending(id, &mut out, &mut batch);
+            batch.write(&encode, &mut messages);
+        } else if busy {
+            self.tell_walk(id, &mut out, &encode, enhanced, &mut messages);
+        }
+        self.outs.insert(id, out);
+        busy.then_some(messages)
+    }
+
+    fn tell_pending(&mut self, id: PeerId, out: &mut Out, batch: &mut Batch) {
+        for _ in 0..BATCH {
+            let Some((prefix, last)) = out.pending.pop_first() else { break };
+            let now = self.told(id, prefix, out);
+            batch.difference(prefix, &last, &now);
+        }
+    }
+
+    /// One stretch of telling a whole family, with the markers around it.
+    fn tell_walk(
+        &mut self,
+        id: PeerId,
+        out: &mut Out,
+        encode: &EncodeParams,
+        enhanced: bool,
+        messages: &mut Vec<Vec<u8>>,
+    ) {
+        let Some((family, from)) = out.walk() else { return };
+        if matches!(out.sync[family], Sync::Again { begun: false, .. }) && enhanced {
+            messages.push(refresh_marker(RefreshKind::Begin, family));
+        }
+        let prefixes: Vec<Prefix> = self.stretch(family, from);
+        let mut batch = Batch::default();
+        for prefix in &prefixes {
+            let now = self.told(id, *prefix, out);
+            batch.difference(*prefix, &Vec::new(), &now);
+        }
+        batch.write(encode, messages);
+        advance(out, family, prefixes.last().copied(), enhanced, messages);
+    }
+
+    fn stretch(&self, family: Family, from: Bound<Prefix>) -> Vec<Prefix> {
+        let all = self.table.range((from, Bound::Unbounded)).map(|(p, _)| *p);
+        all.take_while(|p| p.family() == family).take(BATCH).collect()
+    }
+
+    /// True if a peer has been told everything.
+    pub fn is_told(&self, id: PeerId) -> bool {
+        self.outs.get(&id).is_none_or(Out::is_idle)
+    }
+
+    /// The peer asks for a family again (RFC 2918).
+    pub fn refresh(&mut self, id: PeerId, family: Family) {
+        if let Some(out) = self.outs.get_mut(&id) {
+            out.again(family);
+        }
+    }
+
+    /// All that a peer has been told, or will be once [`Rib::poll_updates`] is drained: its Adj-RIB-Out.
+    pub fn advertised(&mut self, id: PeerId) -> Vec<(Prefix, u32, Arc<Attributes>)> {
+        let prefixes: Vec<Prefix> = self.table.keys().copied().collect();
+        let mut out = Out::new();
+        let mut all = Vec::new();
+        for prefix in prefixes {
+            let told = self.told(id, prefix, &mut out);
+            all.extend(told.into_iter().map(|(path_id, a)| (prefix, path_id, a)));
+        }
+        all
+    }
+
+    /// Puts changed options of a peer into force, without touching its session: its routes are judged anew, and
+    /// it is told what differs.
+    pub fn reconfigure(&mut self, id: PeerId, options: NeighborOptions) {
+        let Some(old) = self.neighbors.share(id).filter(|n| n.options != options) else { return };
+        let import_changed = old.options.import != options.import || old.options.next_hop != options.next_hop;
+        self.note_all(id);
+        if old.options.client != options.client {
+            // Whether its routes are reflected to others depends on it.
+            self.others(id).into_iter().for_each(|other| self.note_all(other));
+        }
+        self.neighbors.insert(id, Neighbor { options, ..(*old).clone() });
+        if let Some(out) = self.outs.get_mut(&id) {
+            out.cache = Default::default();
+        }
+        if import_changed {
+            self.import_again(id);
+        }
+    }
+
+    fn others(&self, id: PeerId) -> Vec<PeerId> {
+        self.outs.keys().copied().filter(|other| *other != id).collect()
+    }
+
+    /// Notes the whole table for a peer, before its view changes.
+    fn note_all(&mut self, id: PeerId) {
+        let Some(mut out) = self.outs.remove(&id) else { return };
+        let prefixes: Vec<Prefix> = self.table.keys().copied().filter(|p| out.notes(*p)).collect();
+        for prefix in prefixes {
+            let told = self.told(id, prefix, &mut out);
+            out.pending.insert(prefix, told);
+        }
+        self.outs.insert(id, out);
+    }
+
+    fn import_again(&mut self, id: PeerId) {
+        let Some(neighbor) = self.neighbors.share(id) else { return };
+        let options = self.options;
+        for prefix in self.prefixes_with(|p| p.peer == id) {
+            let paths: Vec<Path> =
+                self.table[&prefix].paths.iter().filter(|p| p.peer == id).cloned().collect();
+            for path in paths {
+                let mut importer = super::Importer::new(&neighbor, &options, path.received.clone());
+                let accepted = importer.import(prefix, &mut self.interner);
+                let accepted = self.keep_stale_mark(&path, accepted);
+                self.change(prefix, |node| node.insert(Path { accepted, ..path }));
+            }
+        }
+    }
+
+    /// Why a route of a peer is not used, if import refused it.
+    pub(super) fn refusal(&self, prefix: Prefix, path: &Path) -> Option<Refusal> {
+        let neighbor = self.neighbors.get(path.peer)?;
+        super::import::judge(neighbor, &self.options, prefix, &path.received).err()
+    }
+}
+
+fn view(
+    exporter: &Exporter<'_>,
+    (id, neighbor): (PeerId, &Neighbor),
+    prefix: Prefix,
+    paths: &[Path],
+    out: &mut Out,
+    interner: &mut super::Interner,
+) -> Told {
+    let add_path = neighbor.encode.add_path[prefix.family()];
+    // The best comes first; a peer without add-path is told only that one.
+    let paths = if add_path { paths } else { &paths[..paths.len().min(1)] };
+    let told = paths.iter().filter_map(|path| {
+        let attributes = exporter.export((id, neighbor), prefix, path, &mut out.cache, interner).ok()?;
+        Some((if add_path { path.local_id } else { 0 }, attributes))
+    });
+    told.collect()
+}
+
+/// Moves a walk on; after its last stretch comes the End-of-RIB or the end of the refresh.
+fn advance(out: &mut Out, family: Family, last: Option<Prefix>, enhanced: bool, messages: &mut Vec<Vec<u8>>) {
+    out.sync[family] = match (out.sync[family], last) {
+        (Sync::First { .. }, Some(last)) => Sync::First { after: Some(last) },
+        (Sync::Again { .. }, Some(last)) => Sync::Again { after: Some(last), begun: true },
+        (Sync::First { .. }, None) => {
+            messages.push(wire::end_of_rib_marker(family));
+            Sync::Done
+        }
+        (Sync::Again { .. }, None) => {
+            if enhanced {
+                messages.push(refresh_marker(RefreshKind::End, family));
+            }
+            Sync::Done
+        }
+        (other @ (Sync::Waiting | Sync::Done), _) => other,
+    };
+}
