@@ -115,7 +115,6 @@ fn keys_match_whatever_their_case_and_null_is_absent() {
     );
 }
 
-// REQ: C-06
 #[test]
 fn a_bad_log_key_never_fails_a_pod() {
     let bad = json!({
@@ -236,7 +235,6 @@ fn a_pool_has_room_for_its_blocks() {
     }
 }
 
-// REQ: A-03
 #[test]
 fn every_block_size_is_taken() {
     for (cidr, sizes) in [("10.0.0.0/8", 20..=32u8), ("fd00::/48", 116..=128)] {
@@ -279,7 +277,6 @@ fn pools_to_take_from_are_networks_or_names() {
     fails(with_ipam(json!({"ipv4_pools": [5]})), "ipam.ipv4_pools[0]");
 }
 
-// REQ: A-14
 #[test]
 fn host_locals_keys_have_host_locals_meaning() {
     let one = |keys: Value| {
@@ -395,7 +392,6 @@ fn another_ipams_keys_are_its_own() {
     assert_eq!(parsed.conf.ipam.routes.len(), 1);
 }
 
-// REQ: A-14
 #[test]
 fn another_main_plugins_keys_are_its_own() {
     let bridge = json!({
@@ -461,7 +457,6 @@ fn addresses_in_every_spelling_are_one() {
     }
 }
 
-// REQ: C-02
 #[test]
 fn absent_and_empty_lists_of_attachments_are_told_apart() {
     let id = |container: &str| AttachmentId { container_id: container.into(), ifname: "eth0".into() };

@@ -72,7 +72,6 @@ fn an_add_has_all_it_needs() {
     assert_eq!(request.warnings, []);
 }
 
-// REQ: C-01
 #[test]
 fn a_missing_version_is_the_oldest() {
     let request = call("ADD").conf(json!({"name": "net", "type": "percale"})).parse().unwrap();
@@ -100,7 +99,6 @@ fn verbs_are_spelled_exactly() {
     call("NUKE\nTHEM").fails(Code::InvalidEnvironment, "NUKE\\nTHEM");
 }
 
-// REQ: C-08
 #[test]
 fn del_needs_no_namespace() {
     let request = call("DEL").unset("CNI_NETNS").parse().unwrap();
@@ -108,7 +106,6 @@ fn del_needs_no_namespace() {
     assert_eq!(request.attachment, Some(Attachment::new("net", "c1", "eth0")));
 }
 
-// REQ: C-08
 #[test]
 fn del_and_gc_outlive_a_broken_configuration() {
     let conf = json!({
@@ -128,7 +125,6 @@ fn del_and_gc_outlive_a_broken_configuration() {
     assert_eq!(args.args.pod_name.as_deref(), Some("p"));
 }
 
-// REQ: C-02
 #[test]
 fn gc_and_status_have_no_container() {
     for verb in ["GC", "STATUS"] {
@@ -139,7 +135,6 @@ fn gc_and_status_have_no_container() {
     }
 }
 
-// REQ: C-01
 #[test]
 fn a_verb_needs_a_version_that_has_it() {
     let at = |version: &str| json!({"cniVersion": version, "name": "net", "type": "percale"});
@@ -322,4 +317,32 @@ fn debug_output_holds_no_secret() {
     assert_eq!(request.conf.policy.k8s_auth_token.expose(), "hunter2");
     assert!(!format!("{request:?}").contains("hunter2"), "{request:?}");
     assert!(!request.warnings.iter().any(|warning| warning.to_string().contains("hunter2")));
+}
+
+/// The requests that fuzzing starts from: environment on seven lines, then stdin.
+#[test]
+fn requests_as_runtimes_send_them_are_taken() {
+    let names = [
+        "CNI_COMMAND",
+        "CNI_CONTAINERID",
+        "CNI_NETNS",
+        "CNI_IFNAME",
+        "CNI_ARGS",
+        "CNI_PATH",
+        "CNI_NETNS_OVERRIDE",
+    ];
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/cni/requests");
+    let mut verbs = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut lines = text.splitn(8, '\n');
+        let env =
+            names.iter().zip(&mut lines).map(|(name, value)| (name.to_string(), value.into())).collect();
+        let sent = Call { env, stdin: lines.next().unwrap().as_bytes().to_vec() };
+        let request = sent.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(request.warnings, [], "{}", path.display());
+        verbs.insert(request.verb.as_str());
+    }
+    assert_eq!(verbs.into_iter().collect::<Vec<_>>(), ["ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION"]);
 }

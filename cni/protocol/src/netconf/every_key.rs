@@ -101,7 +101,6 @@ fn every_document_is_understood_whole() {
     }
 }
 
-// REQ: C-06
 #[test]
 fn a_wrong_type_names_its_key_unless_it_is_about_the_log() {
     for (path, document) in mutations() {
@@ -129,7 +128,6 @@ fn no_error_shows_a_secret() {
     }
 }
 
-// REQ: C-08
 #[test]
 fn clean_up_goes_on_after_a_bad_value_that_does_not_say_where() {
     let mut refused = BTreeSet::new();
