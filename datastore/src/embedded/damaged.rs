@@ -17,7 +17,7 @@ fn store() -> (Sim, Vec<Entry>) {
     let sim = Sim::formatted();
     let mut slots = sim.slots();
     for i in 0..60 {
-        let value = vec![i; if i % 10 == 0 { 9000 } else { 20 }];
+        let value = vec![i; if i % 30 == 0 { 9000 } else { 20 }];
         slots.commit(&[put(&format!("/key/{i:02}"), &value)]).unwrap();
     }
     while slots.loaded().unwrap().end() > LOG_AT {
@@ -29,6 +29,14 @@ fn store() -> (Sim, Vec<Entry>) {
         .unwrap();
     let all = slots.list("").unwrap();
     (sim, all)
+}
+
+/// Commits until the other slot becomes the current one.
+fn checkpoint(sim: &Sim) {
+    let before = current_file(sim);
+    while current_file(sim) == before {
+        sim.slots().commit(&[put("/key/30", &[7; 200])]).unwrap();
+    }
 }
 
 fn read_all(slots: &mut Slots) -> Result<Vec<Entry>, Error> {
@@ -144,6 +152,17 @@ fn blank_headers_over_data_are_damage_and_not_a_new_store() {
 }
 
 #[test]
+fn losing_the_current_header_never_brings_back_the_superseded_slot() {
+    let (sim, _) = store();
+    checkpoint(&sim);
+    sim.set_bytes(File::Mark, Vec::new());
+    let file = current_file(&sim);
+    let mut bytes = sim.bytes(file);
+    bytes[..512].fill(0);
+    assert_eq!(outcome(&sim, file, bytes).unwrap_err().kind, ErrorKind::Corrupt);
+}
+
+#[test]
 fn an_older_copy_of_the_slots_beside_a_newer_mark_is_noticed() {
     let (sim, _) = store();
     let before = [File::A, File::B].map(|f| sim.bytes(f));
@@ -190,4 +209,16 @@ fn salvage_finds_all_but_what_the_damage_took() {
     }
     sim.set_bytes(file, bytes);
     assert_eq!(read_all(&mut sim.slots()).unwrap(), all);
+    let dump = salvage(&sim, "the only problem".into());
+    assert_eq!((dump.entries, dump.problems), (all, vec!["the only problem".to_owned()]));
+}
+
+#[test]
+fn salvage_of_a_sound_log_reports_nothing_about_it() {
+    let (sim, _) = store();
+    checkpoint(&sim);
+    for _ in 0..5 {
+        assert_eq!(salvage(&sim, "one".into()).problems, ["one"]);
+        sim.slots().commit(&[put("/key/30", &[8; 50])]).unwrap();
+    }
 }

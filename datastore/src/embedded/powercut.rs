@@ -72,10 +72,12 @@ impl Run {
     }
 
     fn step(&mut self) {
+        // An append is three writes and syncs, a checkpoint up to twenty.
+        let after = if self.rng.one_in(4) { self.rng.below(20) } else { self.rng.below(4) };
         match self.rng.below(4) {
             0 => {}
-            1 => self.sim.arm(self.rng.below(12), Fault::Fail),
-            _ => self.sim.arm(self.rng.below(12), Fault::Kill),
+            1 => self.sim.arm(after, Fault::Fail),
+            _ => self.sim.arm(after, Fault::Kill),
         }
         let writes = random_writes(&mut self.rng);
         let next = self.visible.after(&writes);
@@ -192,24 +194,79 @@ fn a_cut_while_replacing_leaves_all_of_the_old_or_all_of_the_new() {
 }
 
 #[test]
-fn what_does_not_grow_the_store_succeeds_on_a_full_disk() {
+fn a_commit_on_top_of_one_whose_author_died_survives_with_it() {
+    for seed in 0..2000 {
+        let mut rng = Rng(seed);
+        let sim = Sim::formatted();
+        sim.slots().commit(&[write("/zero", None)]).unwrap();
+        let before = Content::of(&mut sim.slots());
+        // The first dies with its commit written but not synced, the second at any point.
+        sim.arm(1, Fault::Kill);
+        sim.slots().commit(&[write("/one", Some(vec![1; 500]))]).unwrap_err();
+        sim.restart();
+        let dead = Content::of(&mut sim.slots());
+        assert_eq!(dead.revision, 2);
+        let writes = [write("/two", Some(vec![2; 300]))];
+        sim.arm(rng.below(6), Fault::Kill);
+        let result = sim.slots().commit(&writes);
+        sim.cut(&mut rng);
+        let found = Content::of(&mut sim.slots());
+        let both = dead.after(&writes);
+        assert!(if result.is_ok() {
+            found == both
+        } else {
+            found == before || found == dead || found == both
+        });
+    }
+}
+
+#[test]
+fn what_was_read_survives_once_the_barrier_returned() {
+    for seed in 0..100 {
+        let mut rng = Rng(seed);
+        let sim = Sim::formatted();
+        sim.slots().commit(&[write("/zero", None)]).unwrap();
+        sim.arm(1, Fault::Kill);
+        sim.slots().commit(&[write("/one", Some(vec![1; 900]))]).unwrap_err();
+        sim.restart();
+        let mut reader = sim.slots();
+        let seen = Content::of(&mut reader);
+        reader.settle().unwrap();
+        sim.cut(&mut rng);
+        assert_eq!(Content::of(&mut sim.slots()), seen);
+    }
+}
+
+fn write(key: &str, value: Option<Vec<u8>>) -> Write {
+    Write { key: key.into(), expect: Expect::Any, value }
+}
+
+/// Fills a store on a disk with `spare` bytes left, then changes and deletes everything.
+fn full_disk(spare: u64, key_len: usize, value_len: usize) {
     let sim = Sim::formatted();
     let mut slots = sim.slots();
-    let mut rng = Rng(3);
-    let write = |key: u64, value: Option<Vec<u8>>| Write {
-        key: format!("/key/{key:04}"),
-        expect: Expect::Any,
-        value,
-    };
-    sim.limit(sim.total() + 60_000);
-    let stored = (0..).take_while(|i| slots.commit(&[write(*i, Some(vec![1; 100]))]).is_ok()).count() as u64;
+    let key = |i: u64| format!("{i:0key_len$}");
+    sim.limit(sim.total() + spare);
+    let stored =
+        (0..).take_while(|i| slots.commit(&[write(&key(*i), Some(vec![1; value_len]))]).is_ok()).count();
     sim.limit(0);
-    for _ in 0..200 {
-        let same = vec![rng.next() as u8; 100];
-        slots.commit(&[write(rng.below(stored), Some(same))]).unwrap();
+    for round in 0..40 {
+        let i = round * 7 % stored as u64;
+        slots.commit(&[write(&key(i), Some(vec![round as u8; value_len]))]).unwrap();
     }
-    for key in 0..stored {
-        slots.commit(&[write(key, None)]).unwrap();
+    for i in 0..stored as u64 {
+        slots.commit(&[write(&key(i), None)]).unwrap();
     }
-    assert!(stored > 100 && slots.keys("").unwrap().is_empty());
+    assert!(slots.keys("").unwrap().is_empty());
+}
+
+#[test]
+fn what_does_not_grow_the_store_succeeds_on_a_full_disk() {
+    for spare in (4000..40_000).step_by(1300) {
+        full_disk(spare, 8, 100);
+        full_disk(spare, 8, 700);
+    }
+    for spare in [400_000, 900_000] {
+        full_disk(spare, 1000, 16 << 10);
+    }
 }
