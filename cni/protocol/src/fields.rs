@@ -3,10 +3,10 @@
 //! `null` is the same as an absent key.
 
 use crate::addr;
+use crate::report::{Problem, Report, Warning, clip, quote};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
-use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -15,77 +15,6 @@ use std::path::PathBuf;
 pub const MAX_ITEMS: usize = 1024;
 /// Longest text value, in bytes (a path, an address, a name).
 const MAX_TEXT: usize = 4096;
-/// Most problems and warnings kept of one document; what follows is counted out.
-const MAX_REPORTED: usize = 64;
-
-/// A known key with a value that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where: `ipam.pools[1].cidr`.
-    pub path: String,
-    /// What is right there.
-    pub expected: String,
-    /// What is there instead. Never the value of a secret.
-    pub found: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: expected {}, found {}", self.path, self.expected, self.found)
-    }
-}
-
-/// Something to log that does not stand in the way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// A key that means nothing here.
-    UnknownKey { path: String },
-    /// A bad value that was replaced by the default.
-    Ignored(Problem),
-    /// A value that is taken, but seldom meant.
-    Doubtful { path: String, reason: &'static str },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Warning::UnknownKey { path } => write!(f, "{path}: unknown key, ignored"),
-            Warning::Ignored(problem) => write!(f, "{problem}; the default is used"),
-            Warning::Doubtful { path, reason } => write!(f, "{path}: {reason}"),
-        }
-    }
-}
-
-/// What was noticed while a document was read.
-#[derive(Debug, Default)]
-pub struct Report {
-    problems: RefCell<Vec<Problem>>,
-    warnings: RefCell<Vec<Warning>>,
-    /// Every key that was asked for, for the test that tries each with a wrong type.
-    #[cfg(test)]
-    pub asked: RefCell<std::collections::BTreeSet<String>>,
-}
-
-impl Report {
-    pub fn problem(&self, problem: Problem) {
-        push_bounded(&self.problems, problem);
-    }
-
-    pub fn warn(&self, warning: Warning) {
-        push_bounded(&self.warnings, warning);
-    }
-
-    pub fn into_parts(self) -> (Vec<Problem>, Vec<Warning>) {
-        (self.problems.into_inner(), self.warnings.into_inner())
-    }
-}
-
-fn push_bounded<T>(list: &RefCell<Vec<T>>, item: T) {
-    let mut list = list.borrow_mut();
-    if list.len() < MAX_REPORTED {
-        list.push(item);
-    }
-}
 
 /// The entry of `key` in an object, `null` included.
 pub fn lookup<'a>(map: &'a Map<String, Value>, key: &str) -> Option<(&'a String, &'a Value)> {
@@ -340,19 +269,4 @@ fn describe(value: &Value) -> String {
         Value::Number(_) | Value::Bool(_) => value.to_string(),
         other => kind(other).to_owned(),
     }
-}
-
-/// The first characters of a text that somebody else chose, in quotes and escaped.
-pub fn quote(text: &str) -> String {
-    format!("{:?}", clip(text))
-}
-
-/// The first characters of a text that somebody else chose.
-pub fn clip(text: &str) -> String {
-    const SHOWN: usize = 80;
-    let mut shown: String = text.chars().take(SHOWN).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
 }

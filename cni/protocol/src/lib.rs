@@ -12,14 +12,15 @@ pub mod addr;
 pub mod error;
 mod fields;
 pub mod netconf;
+mod report;
 pub mod request;
 pub mod result;
 pub mod version;
 
 pub use addr::Mac;
 pub use error::{CniError, Code};
-pub use fields::{Problem, Warning};
 pub use netconf::{Defaults, Ipam, NetConf, Parsed, Paths, PoolSpec, RangeSpec};
+pub use report::{Problem, Warning};
 pub use request::{Attachment, CniArgs, Env, Request, Verb};
 pub use result::{CniResult, Dns, Interface, IpConfig, Route};
 pub use version::Version;

@@ -2,7 +2,8 @@
 
 use super::{Mode, NetConf};
 use crate::error::Code;
-use crate::fields::{Fields, Report};
+use crate::fields::Fields;
+use crate::report::Report;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

@@ -2,6 +2,7 @@
 //! host-local's meaning, and Percale's own. The crate's README has the table.
 
 mod backends;
+mod early;
 #[cfg(test)]
 mod every_key;
 mod ipam;
@@ -10,6 +11,9 @@ mod ranges;
 mod runtime;
 mod settings;
 mod valid;
+
+use early::not_an_object;
+pub(crate) use early::{check_name, check_version, decode};
 
 pub use backends::{Backends, DatastoreType, Etcd, Kubernetes, Policy, Secret};
 pub use ipam::{Families, Ipam, PoolRef, PoolSpec};
@@ -20,8 +24,9 @@ pub use settings::{Dataplane, DeviceType, Features, LogLevel, LogSettings, Windo
 pub use valid::{AttachmentId, ValidAttachments};
 
 use crate::error::CniError;
-use crate::fields::{At, Fields, Problem, Report, Warning, lookup, quote};
-use crate::request::{is_identifier, requested_ip};
+use crate::fields::{At, Fields};
+use crate::report::{Problem, Report, Warning};
+use crate::request::requested_ip;
 use crate::result::{CniResult, Dns, read_dns, read_result};
 use crate::version::Version;
 use serde_json::Value;
@@ -254,60 +259,6 @@ fn is_vital(top: &str, path: &str) -> bool {
         "cni",
     ];
     VITAL.contains(&top) || matches!(path, "ipam" | "ipam.type")
-}
-
-fn not_an_object() -> CniError {
-    CniError::decode("the network configuration on stdin must be a JSON object")
-}
-
-/// JSON of bounded size and depth (serde_json stops at 128 levels).
-pub(crate) fn decode(bytes: &[u8]) -> Result<Value, CniError> {
-    if bytes.len() > MAX_SIZE {
-        return Err(CniError::decode("the network configuration on stdin is larger than 1 MiB"));
-    }
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-        let msg = "the network configuration on stdin is not JSON; see the file in the runtime's conf dir";
-        CniError::decode(msg).with_details(error.to_string())
-    })?;
-    if value.is_object() { Ok(value) } else { Err(not_an_object()) }
-}
-
-/// A text at the top level, read before anything else is; absent is empty.
-fn early_text<'a>(raw: &'a Value, key: &str) -> Result<&'a str, ()> {
-    match raw.as_object().and_then(|map| lookup(map, key)) {
-        None | Some((_, Value::Null)) => Ok(""),
-        Some((_, Value::String(text))) => Ok(text),
-        Some(_) => Err(()),
-    }
-}
-
-/// # Errors
-/// Code 7 unless there is a valid network name (spec, "Network configuration format").
-pub(crate) fn check_name(raw: &Value) -> Result<(), CniError> {
-    match early_text(raw, "name") {
-        Ok("") => Err(CniError::config("missing network name: the configuration needs the key name")),
-        Ok(name) if is_identifier(name) && name.len() <= MAX_NAME => Ok(()),
-        Ok(name) => {
-            let rule = "must start with a letter or digit and hold only those, '_', '.' and '-', at most 253";
-            Err(CniError::config(format!("name: {rule}; found {}", quote(name))))
-        }
-        Err(()) => Err(CniError::config("name: expected a text")),
-    }
-}
-
-/// # Errors
-/// Code 1 for a version that this build does not know.
-pub(crate) fn check_version(raw: &Value) -> Result<Version, CniError> {
-    let text = early_text(raw, "cniVersion")
-        .map_err(|()| CniError::config("cniVersion: expected a text such as \"1.0.0\""))?;
-    Version::parse(text).ok_or_else(|| {
-        let known = Version::ALL.map(Version::as_str).join(" ");
-        CniError::incompatible_version(format!(
-            "incompatible CNI versions: cniVersion is {}, use one of {known}",
-            quote(text)
-        ))
-        .with_details(format!("config is {}, plugin supports [{known}]", quote(text)))
-    })
 }
 
 fn read_version(at: &At<'_>) -> Option<Version> {

@@ -2,8 +2,8 @@
 
 use crate::addr::{Mac, parse_ip};
 use crate::error::CniError;
-use crate::fields::{Problem, Warning, clip, quote};
 use crate::netconf::Mode;
+use crate::report::{Problem, Warning, clip, quote};
 use std::net::IpAddr;
 
 /// Most addresses that CNI_ARGS may ask for.

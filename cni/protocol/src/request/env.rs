@@ -2,7 +2,7 @@
 
 use super::Attachment;
 use crate::error::CniError;
-use crate::fields::quote;
+use crate::report::quote;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;

@@ -11,8 +11,8 @@ pub(crate) use env::is_identifier;
 pub use env::{Env, Verb};
 
 use crate::error::CniError;
-use crate::fields::Warning;
 use crate::netconf::{self, Defaults, Mode, NetConf, Paths};
+use crate::report::Warning;
 use crate::version::Version;
 use serde_json::Value;
 use std::fmt;

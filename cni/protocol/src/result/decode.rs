@@ -3,7 +3,8 @@
 
 use super::{CniResult, Dns, Interface, IpConfig, Route};
 use crate::error::{CniError, Code};
-use crate::fields::{At, Fields, Report};
+use crate::fields::{At, Fields};
+use crate::report::Report;
 use crate::version::Version;
 use serde_json::{Value, json};
 
