@@ -1,5 +1,6 @@
 //! BGP-4 and BFD as values and functions: no socket, no clock, no thread, no random source.
 
+pub mod bfd;
 pub mod policy;
 mod prefix;
 pub mod rib;

@@ -38,7 +38,8 @@ pub use negotiate::{Negotiated, PeerRestart};
 pub use timers::Timer;
 
 use connection::{Connection, Phase};
-use timers::{Jitter, Timers};
+pub(crate) use timers::Jitter;
+use timers::Timers;
 
 use crate::wire::{self, Cease, Code, Notification};
 use crate::{Family, Time};
