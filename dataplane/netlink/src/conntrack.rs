@@ -102,15 +102,14 @@ fn delete_matching(ip: Ipv4Addr, place: Place) -> Request {
 
 /// Goes through all flows of the family.
 fn one_by_one(nl: &mut Nl, family: i32, addresses: &[IpAddr]) -> Result<(), Error> {
-    let flows = nl.dump(|flags| {
+    let make = |flags| {
         Request::raw("list flows", "of a family", ct::SUBSYS << 8 | ct::MSG_GET, flags, &header(family))
+    };
+    let flows = nl.dump(make, |flow| {
+        let ip = addresses.iter().find(|ip| concerns(&flow, **ip)).copied();
+        ip.map(|ip| (flow, ip))
     })?;
-    for flow in &flows {
-        if let Some(ip) = addresses.iter().find(|ip| concerns(flow, **ip)) {
-            delete_one(nl, flow, *ip)?;
-        }
-    }
-    Ok(())
+    flows.iter().try_for_each(|(flow, ip)| delete_one(nl, flow, *ip))
 }
 
 fn concerns(flow: &Reply, ip: IpAddr) -> bool {

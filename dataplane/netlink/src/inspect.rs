@@ -80,13 +80,9 @@ pub fn inspect_pod(netns: &Netns, ifname: &str, timeout: Duration) -> Result<Opt
     netns.run(|| {
         let mut nl = Nl::here(timeout)?;
         let Some(link) = link::link(&mut nl, ifname)? else { return Ok(None) };
-        let on_link = |ifindex: Option<u32>| ifindex == Some(link.index);
-        let mut addresses = addresses(&mut nl)?;
-        let mut routes = routes(&mut nl)?;
-        let mut neighbours = neighbours(&mut nl)?;
-        addresses.retain(|a| a.ifindex == link.index);
-        routes.retain(|r| on_link(r.ifindex) && r.table == MAIN_TABLE);
-        neighbours.retain(|n| n.ifindex == link.index);
+        let addresses = addresses(&mut nl, |a| a.ifindex == link.index)?;
+        let routes = routes(&mut nl, |r| r.ifindex == Some(link.index) && r.table == MAIN_TABLE)?;
+        let neighbours = neighbours(&mut nl, |n| n.ifindex == link.index)?;
         Ok(Some(PodState {
             addresses,
             routes,
@@ -106,9 +102,8 @@ pub fn inspect_host(nl: &mut Nl, name: &str, addresses: &[IpAddr]) -> Result<Opt
     let Some(reply) = link::one(nl.ask(link::get_by_name(name))?)? else { return Ok(None) };
     let Some(link) = link::parse(&reply) else { return Ok(None) };
     let routes = crate::routes_to(nl, addresses)?;
-    let mut own = self::addresses(nl)?;
-    own.retain(|a| a.ifindex == link.index);
-    Ok(Some(HostState { settings: link::settings(&reply), addresses: own, routes, link }))
+    let addresses = self::addresses(nl, |a| a.ifindex == link.index)?;
+    Ok(Some(HostState { settings: link::settings(&reply), addresses, routes, link }))
 }
 
 const MAIN_TABLE: u32 = 254;
@@ -117,28 +112,28 @@ fn is_on(path: &str) -> Option<bool> {
     sysctl::read(path).ok().map(|value| value == "1")
 }
 
-fn addresses(nl: &mut Nl) -> Result<Vec<PodAddress>, Error> {
-    let replies = nl.dump(|flags| {
+pub(crate) fn addresses(nl: &mut Nl, keep: impl Fn(&PodAddress) -> bool) -> Result<Vec<PodAddress>, Error> {
+    let make = |flags| {
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         Request::route("list addresses", "of the namespace", message, flags)
-    })?;
-    Ok(replies.iter().filter_map(address).collect())
+    };
+    nl.dump(make, |reply| address(&reply).filter(&keep))
 }
 
-fn routes(nl: &mut Nl) -> Result<Vec<PodRouteSeen>, Error> {
-    let replies = nl.dump(|flags| {
+fn routes(nl: &mut Nl, keep: impl Fn(&PodRouteSeen) -> bool) -> Result<Vec<PodRouteSeen>, Error> {
+    let make = |flags| {
         let message = RouteNetlinkMessage::GetRoute(RouteMessage::default());
         Request::route("list routes", "of the namespace", message, flags)
-    })?;
-    Ok(replies.iter().filter_map(route).collect())
+    };
+    nl.dump(make, |reply| route(&reply).filter(&keep))
 }
 
-fn neighbours(nl: &mut Nl) -> Result<Vec<Neighbour>, Error> {
-    let replies = nl.dump(|flags| {
+fn neighbours(nl: &mut Nl, keep: impl Fn(&Neighbour) -> bool) -> Result<Vec<Neighbour>, Error> {
+    let make = |flags| {
         let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
         Request::route("list neighbours", "of the namespace", message, flags)
-    })?;
-    Ok(replies.iter().filter_map(neighbour).collect())
+    };
+    nl.dump(make, |reply| neighbour(&reply).filter(&keep))
 }
 
 /// `struct ifaddrmsg` (linux/if_addr.h) and its attributes.

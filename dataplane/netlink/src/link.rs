@@ -13,6 +13,7 @@ mod ifla {
     pub const IFNAME: u16 = 3;
     pub const MTU: u16 = 4;
     pub const LINK: u16 = 5;
+    pub const OPERSTATE: u16 = 16;
     pub const LINKINFO: u16 = 18;
     pub const IFALIAS: u16 = 20;
     pub const AF_SPEC: u16 = 26;
@@ -46,17 +47,24 @@ pub struct Link {
     pub group: u32,
 }
 
+impl Link {
+    /// A pair that a killed [`crate::wire_pod`] left: made, but not yet marked with its owner. Its
+    /// name alone tells whose it was.
+    pub fn is_unfinished(&self) -> bool {
+        self.group == crate::UNFINISHED_GROUP && self.alias.is_none() && self.kind.as_deref() == Some("veth")
+    }
+}
+
 /// All links whose name begins with `prefix` (empty: all), in one dump.
 ///
 /// # Errors
 /// As every look at the kernel: `Io`, `TimedOut`, `Refused`.
 pub fn links(nl: &mut Nl, prefix: &str) -> Result<Vec<Link>, Error> {
-    let replies = nl.dump(|flags| {
+    let make = |flags| {
         let message = RouteNetlinkMessage::GetLink(without_statistics());
         Request::route("list links", prefix, message, flags)
-    })?;
-    let all = replies.iter().filter_map(parse);
-    Ok(all.filter(|link| link.name.starts_with(prefix)).collect())
+    };
+    nl.dump(make, |reply| parse(&reply).filter(|link| link.name.starts_with(prefix)))
 }
 
 /// The link of this name, if there is one.
@@ -69,6 +77,15 @@ pub fn link(nl: &mut Nl, name: &str) -> Result<Option<Link>, Error> {
 
 pub(crate) fn link_at(nl: &mut Nl, index: u32) -> Result<Option<Link>, Error> {
     Ok(one(nl.ask(get_by_index(index))?)?.and_then(|reply| parse(&reply)))
+}
+
+/// The kernel has acted on the link's carrier: packets go out (IF_OPER_UP of linux/if.h).
+pub(crate) fn is_operational(reply: &Reply) -> bool {
+    const IF_OPER_UP: u8 = 6;
+    reply
+        .split(16)
+        .and_then(|(_, attrs)| attrs.get(ifla::OPERSTATE))
+        .is_some_and(|state| state == [IF_OPER_UP])
 }
 
 /// The answer to a request for one link; no such link is no error.
@@ -87,13 +104,13 @@ pub(crate) fn is_link(reply: &Reply) -> bool {
 pub(crate) fn get_by_name(name: &str) -> Request {
     let mut message = without_statistics();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    Request::route("look up link", name, RouteNetlinkMessage::GetLink(message), 0)
+    Request::question("look up link", name, RouteNetlinkMessage::GetLink(message))
 }
 
 pub(crate) fn get_by_index(index: u32) -> Request {
     let mut message = without_statistics();
     message.header.index = index;
-    Request::route("look up link", format_args!("#{index}"), RouteNetlinkMessage::GetLink(message), 0)
+    Request::question("look up link", format_args!("#{index}"), RouteNetlinkMessage::GetLink(message))
 }
 
 fn without_statistics() -> LinkMessage {

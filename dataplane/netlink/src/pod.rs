@@ -88,12 +88,12 @@ impl PodPlan {
 /// with [`crate::ensure_firewall`] done before, nothing that the pod sends passes until they are there.
 ///
 /// # Errors
-/// `PodIfaceExists`, `HostLinkTaken`, `NotPaired`; `Refused` for what the kernel does not accept (names, MTU);
-/// on an error after the pair was made, the pair stays: delete it by name and alias.
+/// `PodIfaceExists`, `HostLinkTaken`, `NotPaired`; `Refused` for what the kernel does not accept (names,
+/// MTU). A pair that this call made is deleted again; one that was there before stays.
 pub fn wire_pod(host: &mut Nl, netns: &Netns, plan: &PodPlan) -> Result<Wired, Error> {
     check_names(plan)?;
     match create(host, netns, plan)? {
-        Created::New(reply) => finish(host, netns, plan, &reply),
+        Created::New(reply) => finish_new(host, netns, plan, &reply),
         Created::Existed(reply) => replace_or_complete(host, netns, plan, &reply),
     }
 }
@@ -155,12 +155,12 @@ fn replace_or_complete(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Rep
     if is_ours(&found, plan) {
         return complete(host, netns, plan, reply);
     }
-    if !is_unfinished(&found) {
+    if !found.is_unfinished() {
         return Err(taken(found, plan));
     }
     crate::delete_link(host, found.index)?;
     match create(host, netns, plan)? {
-        Created::New(reply) => finish(host, netns, plan, &reply),
+        Created::New(reply) => finish_new(host, netns, plan, &reply),
         Created::Existed(reply) => Err(taken(parsed(&reply, plan)?, plan)),
     }
 }
@@ -184,16 +184,21 @@ fn is_ours(link: &Link, plan: &PodPlan) -> bool {
     link.alias.as_deref() == Some(plan.alias.as_str())
 }
 
-fn is_unfinished(link: &Link) -> bool {
-    link.group == UNFINISHED_GROUP && link.alias.is_none() && link.kind.as_deref() == Some("veth")
-}
-
 fn taken(link: Link, plan: &PodPlan) -> Error {
     Error::HostLinkTaken { name: plan.host_name.clone(), alias: link.alias }
 }
 
 fn parsed(reply: &Reply, plan: &PodPlan) -> Result<Link, Error> {
     link::parse(reply).ok_or_else(|| Error::Malformed { op: "look up link", subject: plan.host_name.clone() })
+}
+
+/// A pair that this call made does not outlive its failure.
+fn finish_new(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Reply) -> Result<Wired, Error> {
+    let index = parsed(reply, plan)?.index;
+    finish(host, netns, plan, reply).inspect_err(|_| {
+        // The first error is the one to tell; a pair that stays is known by its name and group.
+        let _ = crate::delete_link(host, index);
+    })
 }
 
 /// Everything after creation. Each request makes or keeps, so that it can be repeated.
@@ -227,36 +232,46 @@ fn fill_pod(netns: &Netns, plan: &PodPlan, index: u32, host: &Nl) -> Result<Link
         sysctl::pod(plan.has_v4(), plan.has_v6(), plan.forward_in_pod)?;
         Nl::here(timeout)
     })??;
-    let replies = pod.must(&requests::pod_end(plan, index))?;
-    let seen = replies.last().and_then(|replies| replies.iter().find_map(link::parse));
+    pod.must(&requests::pod_end(plan, index))?;
     let v6: Vec<IpAddr> = plan.addresses.iter().copied().filter(IpAddr::is_ipv6).collect();
-    await_addresses(&mut pod, index, &v6)?;
+    let seen = await_ready(&mut pod, index, &v6, |_| true)?;
     seen.ok_or_else(|| Error::Malformed { op: "look up link", subject: plan.pod_name.clone() })
 }
 
-/// The host end's carrier came last, and the kernel acts on it in its own time. Until then packets
-/// into the pod are dropped; since 6.8 looking at the link makes it act at once (rtnl_getlink).
+/// The host end's carrier came last, and a kernel worker acts on it in its own time (linkwatch):
+/// until then packets into the pod are dropped. Since 6.8 looking at the link does the worker's part.
 fn settle(host: &mut Nl, plan: &PodPlan, index: u32) -> Result<(), Error> {
-    link::link_at(host, index)?;
-    if plan.has_v6() {
-        await_addresses(host, index, &[HOST_LL.into()])?;
-    }
-    Ok(())
+    let own = plan.has_v6().then_some(IpAddr::V6(HOST_LL));
+    await_ready(host, index, own.as_slice(), link::is_operational).map(drop)
 }
 
-/// Waits until IPv6 addresses work. Without duplicate detection they are not tentative, and yet a
-/// kernel worker has to join their groups and add their local routes before a packet to them is
-/// taken (addrconf_dad_work); it usually needs 0.1 ms, and the next repetition of a lost neighbour
-/// solicitation would cost a second.
-fn await_addresses(nl: &mut Nl, index: u32, addresses: &[IpAddr]) -> Result<(), Error> {
+/// Looks at the link until it is ready and its IPv6 addresses work, and returns it. Without duplicate
+/// detection they are not tentative, and yet a kernel worker has to join their groups and add their
+/// local routes before a packet to them is taken (addrconf_dad_work). It usually needs 0.1 ms; a
+/// neighbour solicitation lost before that would be repeated after a second.
+fn await_ready(
+    nl: &mut Nl,
+    index: u32,
+    addresses: &[IpAddr],
+    is_ready: impl Fn(&Reply) -> bool,
+) -> Result<Option<Link>, Error> {
+    let mut batch = vec![link::get_by_index(index)];
+    batch.extend(addresses.iter().map(|ip| route::lookup(*ip, Some(index))));
     let end = Instant::now() + nl.timeout();
     let mut pause = Duration::from_micros(20);
-    while !route::are_usable(nl, index, addresses)? {
+    loop {
+        let outcomes = nl.batch(&batch)?;
+        let seen = outcomes[0].replies.first().filter(|reply| is_ready(reply));
+        if seen.is_some() && outcomes[1..].iter().all(route::is_local) {
+            return Ok(seen.and_then(link::parse));
+        }
         if Instant::now() > end {
-            return Err(Error::TimedOut { op: "wait for IPv6 addresses of", subject: format!("#{index}") });
+            return Err(Error::TimedOut {
+                op: "wait for carrier and addresses of",
+                subject: format!("#{index}"),
+            });
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(5));
     }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! A pod's plan as netlink requests.
 
 use crate::Netns;
-use crate::link::{self, Settings};
+use crate::link::Settings;
 use crate::make;
 use crate::pod::{HOST_LL, HOST_MAC, PodPlan, PodRoute, UNFINISHED_GROUP, V4_GATEWAY};
 use crate::request::Request;
@@ -98,7 +98,7 @@ fn no_proxy_delay(index: u32) -> Request {
     Request::route("set proxy_delay of", format_args!("#{index}"), message, 0)
 }
 
-/// Everything inside the pod; the answer of the last request shows the pod's end.
+/// Everything inside the pod.
 pub(crate) fn pod_end(plan: &PodPlan, index: u32) -> Vec<Request> {
     let mtu = plan.mtu.map(LinkAttribute::Mtu).into_iter().collect();
     let mut batch = vec![
@@ -114,7 +114,6 @@ pub(crate) fn pod_end(plan: &PodPlan, index: u32) -> Vec<Request> {
         batch.push(put_route(index, make::host_net(V4_GATEWAY.into()), None, None));
     }
     batch.extend(plan.routes.iter().map(|route| pod_route(index, route)));
-    batch.push(link::get_by_index(index));
     batch
 }
 

@@ -8,6 +8,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 pub(crate) struct Request {
     pub op: &'static str,
     pub subject: String,
+    /// A question: its answer says as much as an acknowledgement.
+    pub is_question: bool,
     bytes: Vec<u8>,
 }
 
@@ -20,7 +22,12 @@ impl Request {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        Request { op, subject: subject.to_string(), bytes }
+        Request { op, subject: subject.to_string(), is_question: false, bytes }
+    }
+
+    /// A question of route netlink for one object.
+    pub fn question(op: &'static str, subject: impl ToString, message: RouteNetlinkMessage) -> Self {
+        Request { is_question: true, ..Request::route(op, subject, message, 0) }
     }
 
     /// A request of any netlink family from its body (what follows `struct nlmsghdr`).
@@ -31,15 +38,15 @@ impl Request {
         bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
         bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(body);
-        Request { op, subject: subject.to_string(), bytes }
+        Request { op, subject: subject.to_string(), is_question: false, bytes }
     }
 
-    /// Appends the request to `out`, numbered `seq`; with `last`, the kernel confirms it.
-    pub fn append(&self, out: &mut Vec<u8>, seq: u32, last: bool) {
+    /// Appends the request to `out`, numbered `seq`; with `confirm`, the kernel acknowledges it.
+    pub fn append(&self, out: &mut Vec<u8>, seq: u32, confirm: bool) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
         out[start + 8..start + 12].copy_from_slice(&seq.to_ne_bytes());
-        if last {
+        if confirm {
             let flags = u16::from_ne_bytes([out[start + 6], out[start + 7]]) | NLM_F_ACK;
             out[start + 6..start + 8].copy_from_slice(&flags.to_ne_bytes());
         }

@@ -9,7 +9,6 @@ use crate::{Error, Nl, RouteError};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage};
 use rustix::io::Errno;
 use std::fmt;
@@ -184,11 +183,8 @@ pub fn conflicts(nl: &mut Nl, addresses: &[IpAddr]) -> Result<Vec<Conflict>, Err
 /// # Errors
 /// `Refused`, `Io`, `TimedOut`.
 pub fn local_addresses(nl: &mut Nl) -> Result<Vec<IpAddr>, Error> {
-    let replies = nl.dump(|flags| {
-        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        Request::route("list addresses", "of the host", message, flags)
-    })?;
-    Ok(replies.iter().filter_map(crate::inspect::address).map(|seen| seen.net.addr()).collect())
+    let seen = crate::inspect::addresses(nl, |_| true)?;
+    Ok(seen.iter().map(|address| address.net.addr()).collect())
 }
 
 fn leads_to(route: &HostRoute, ifindex: u32) -> bool {
@@ -214,13 +210,14 @@ fn conflict(nl: &mut Nl, route: &HostRoute) -> Result<Conflict, Error> {
 /// The route for this address alone, by going through all routes of its family: only after the
 /// kernel said that there is one.
 fn search(nl: &mut Nl, ip: IpAddr) -> Result<Option<HostRoute>, Error> {
-    let replies = nl.dump(|flags| {
+    let make = |flags| {
         let mut message = RouteMessage::default();
         message.header.address_family = make::family(ip);
         Request::route("list routes", ip, RouteNetlinkMessage::GetRoute(message), flags)
-    })?;
-    let mut routes = replies.iter().filter_map(parse);
-    Ok(routes.find(|route| route.ip == ip && route.table == u32::from(RouteHeader::RT_TABLE_MAIN)))
+    };
+    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
+    let found = nl.dump(make, |reply| parse(&reply).filter(|route| route.ip == ip && route.table == main))?;
+    Ok(found.into_iter().next())
 }
 
 fn addition(ifindex: u32, ip: IpAddr) -> Request {
@@ -237,16 +234,13 @@ pub(crate) fn removal(ifindex: u32, ip: IpAddr) -> Request {
     Request::route("remove host route", ip, RouteNetlinkMessage::DelRoute(message), 0)
 }
 
-/// Whether the kernel takes packets to each of these addresses of the link's own.
-pub(crate) fn are_usable(nl: &mut Nl, ifindex: u32, addresses: &[IpAddr]) -> Result<bool, Error> {
-    let on_link = |ip: &IpAddr| lookup(*ip, Some(ifindex));
-    let batch: Vec<Request> = addresses.iter().map(on_link).collect();
-    let is_local =
-        |outcome: &Outcome| outcome.replies.iter().filter_map(parse).any(|r| r.kind == RouteKind::Local);
-    Ok(nl.batch(&batch)?.iter().all(is_local))
+/// Whether an answer to [`lookup`] shows that the kernel takes packets to the address.
+pub(crate) fn is_local(outcome: &Outcome) -> bool {
+    outcome.replies.iter().filter_map(parse).any(|route| route.kind == RouteKind::Local)
 }
 
-fn lookup(ip: IpAddr, ifindex: Option<u32>) -> Request {
+/// The route in force for an address, on one link alone if one is named.
+pub(crate) fn lookup(ip: IpAddr, ifindex: Option<u32>) -> Request {
     let net: IpNet = make::host_net(ip);
     let mut message = RouteMessage::default();
     message.header.address_family = make::family(ip);
@@ -254,7 +248,7 @@ fn lookup(ip: IpAddr, ifindex: Option<u32>) -> Request {
     message.header.flags = RouteFlags::FibMatch | RouteFlags::LookupTable;
     message.attributes.push(RouteAttribute::Destination(make::route_address(ip)));
     message.attributes.extend(ifindex.map(RouteAttribute::Oif));
-    Request::route("look up route", ip, RouteNetlinkMessage::GetRoute(message), 0)
+    Request::question("look up route", ip, RouteNetlinkMessage::GetRoute(message))
 }
 
 fn parse(reply: &Reply) -> Option<HostRoute> {

@@ -1,6 +1,6 @@
 //! One netlink socket: batches out, answers in.
 
-use crate::reply::{Reply, next_message, verdict};
+use crate::reply::{Header, Reply, next_message, verdict};
 use crate::request::Request;
 use crate::{Error, Netns};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR};
@@ -36,6 +36,14 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    fn add(&mut self, request: &Request, header: Header, body: &[u8]) {
+        match header.kind {
+            NLMSG_NOOP => {}
+            NLMSG_ERROR => self.failed = verdict(header, body).map(|verdict| refused(request, verdict)),
+            kind => self.replies.push(Reply { kind, body: body.to_vec() }),
+        }
+    }
+
     pub fn ok(self) -> Result<Vec<Reply>, Error> {
         self.failed.map_or(Ok(self.replies), Err)
     }
@@ -83,44 +91,40 @@ impl Nl {
     /// Sends all requests in one write and collects what became of each, in order.
     ///
     /// The kernel works them off one after the other and reports every failure unasked, so only the
-    /// last one asks for an acknowledgement: silence before it is success. A failure does not stop
-    /// the requests after it.
+    /// last one asks for an acknowledgement (unless it has an answer anyway): silence before it is
+    /// success. A failure does not stop the requests after it.
     pub(crate) fn batch(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, Error> {
         let Some(last) = requests.last() else { return Ok(Vec::new()) };
         let first_seq = self.seq.wrapping_add(1);
         self.seq = self.seq.wrapping_add(requests.len() as u32);
         let mut bytes = Vec::with_capacity(2048);
         for (i, request) in requests.iter().enumerate() {
-            let is_last = i + 1 == requests.len();
-            request.append(&mut bytes, first_seq.wrapping_add(i as u32), is_last);
+            let confirm = i + 1 == requests.len() && !request.is_question;
+            request.append(&mut bytes, first_seq.wrapping_add(i as u32), confirm);
         }
         self.send(&bytes, last)?;
         self.collect(requests, first_seq)
     }
 
     fn collect(&mut self, requests: &[Request], first_seq: u32) -> Result<Vec<Outcome>, Error> {
-        let last = &requests[requests.len() - 1];
         let mut outcomes: Vec<Outcome> =
             requests.iter().map(|_| Outcome { failed: None, replies: Vec::new() }).collect();
-        loop {
-            self.receive(last)?;
+        let last = requests.len() - 1;
+        let mut done = false;
+        while !done {
+            self.receive(&requests[last])?;
             let mut rest = self.buf.as_slice();
             while let Some((header, body, tail)) = next_message(rest) {
                 rest = tail;
+                // Late answers to a batch that timed out have numbers below.
                 let index = header.seq.wrapping_sub(first_seq) as usize;
-                let Some(outcome) = outcomes.get_mut(index) else { continue };
-                match header.kind {
-                    NLMSG_NOOP => {}
-                    NLMSG_ERROR => {
-                        outcome.failed = verdict(header, body).map(|v| refused(&requests[index], v));
-                        if index + 1 == requests.len() {
-                            return Ok(outcomes);
-                        }
-                    }
-                    kind => outcome.replies.push(Reply { kind, body: body.to_vec() }),
+                if let Some(request) = requests.get(index) {
+                    outcomes[index].add(request, header, body);
+                    done |= index == last && (header.kind == NLMSG_ERROR || request.is_question);
                 }
             }
         }
+        Ok(outcomes)
     }
 
     /// All requests of a batch must succeed; the first failure is the error.
@@ -135,20 +139,26 @@ impl Nl {
     }
 
     /// A dump, whole and consistent: one that changed under way is asked again; after a few times the
-    /// last one has to do.
-    pub(crate) fn dump(&mut self, make: impl Fn(u16) -> Request) -> Result<Vec<Reply>, Error> {
-        let mut replies = Vec::new();
+    /// last one has to do. `read` picks what is kept of each message: the whole may be huge.
+    pub(crate) fn dump<T>(
+        &mut self,
+        make: impl Fn(u16) -> Request,
+        read: impl Fn(Reply) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let mut found = Vec::new();
         for _ in 0..DUMP_TRIES {
-            let torn = self.dump_once(&make(NLM_F_DUMP), &mut replies)?;
+            found.clear();
+            let keep = |reply| found.extend(read(reply));
+            let torn = self.dump_once(&make(NLM_F_DUMP), keep)?;
             if !torn {
                 break;
             }
         }
-        Ok(replies)
+        Ok(found)
     }
 
-    fn dump_once(&mut self, request: &Request, replies: &mut Vec<Reply>) -> Result<bool, Error> {
-        replies.clear();
+    /// True when the listed things changed meanwhile.
+    fn dump_once(&mut self, request: &Request, mut keep: impl FnMut(Reply)) -> Result<bool, Error> {
         self.seq = self.seq.wrapping_add(1);
         let mut bytes = Vec::new();
         request.append(&mut bytes, self.seq, false);
@@ -170,7 +180,7 @@ impl Nl {
                     NLMSG_DONE | NLMSG_ERROR => {
                         return verdict(header, body).map_or(Ok(torn), |v| Err(refused(request, v)));
                     }
-                    kind => replies.push(Reply { kind, body: body.to_vec() }),
+                    kind => keep(Reply { kind, body: body.to_vec() }),
                 }
             }
         }

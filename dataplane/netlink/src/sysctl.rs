@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::link::SettingsV6;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -103,7 +103,8 @@ pub(crate) fn read(path: &str) -> Result<String, Error> {
 }
 
 fn write(path: &str, value: &str) -> Result<(), Error> {
-    std::fs::write(path, value).map_err(|e| failed("write", path, e))
+    let file = OpenOptions::new().write(true).open(path).map_err(|e| failed("open", path, e))?;
+    file.write_all_at(value.as_bytes(), 0).map_err(|e| failed("write", path, e))
 }
 
 fn ensure(path: &str, value: &str) -> Result<(), Error> {

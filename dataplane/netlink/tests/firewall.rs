@@ -1,5 +1,7 @@
 //! Our nftables table, under real traffic.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod support;
 
 use netlink::{Firewall, FirewallError, ensure_firewall, ensure_forwarding, remove_firewall, wire_pod};
@@ -376,5 +378,19 @@ fn large_and_odd_sets_are_accepted() {
         let wish = Firewall { masquerade: odd.clone(), not_to: odd, ..guard() };
         assert!(lock.ensure(&wish));
         assert!(!lock.ensure(&wish));
+    });
+}
+
+/// In a mount namespace whose program directories are empty.
+#[test]
+fn without_the_program_nft_the_error_says_what_to_install() {
+    on_new_host(|| {
+        // SAFETY: only mounts and the working directory's sharing change, of this thread alone.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.unwrap();
+        sh("mount --make-rprivate /; mkdir -p /usr/local/sbin");
+        sh("for d in /usr/local/sbin /usr/local/bin /usr/sbin; do mount -t tmpfs none $d; done");
+        let error = ensure_firewall(&guard(), &Lock::new().path(), PATIENCE).unwrap_err();
+        assert!(matches!(error, FirewallError::NftMissing), "{error}");
+        assert!(error.to_string().contains("install"), "{error}");
     });
 }

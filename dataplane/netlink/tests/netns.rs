@@ -1,5 +1,7 @@
 //! Opening and entering namespaces.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod support;
 
 use netlink::{Netns, NetnsError, Nl};

@@ -1,5 +1,7 @@
 //! Taking links out of use, and deleting them.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod support;
 
 use netlink::{

@@ -1,5 +1,7 @@
 //! Host routes: never over somebody else's living one.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod support;
 
 use netlink::{

@@ -1,5 +1,7 @@
 //! Forwarding for the whole host.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod support;
 
 use netlink::ensure_forwarding;

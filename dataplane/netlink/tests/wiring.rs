@@ -1,5 +1,7 @@
 //! What wiring leaves in the kernel, and what it does with what it finds there.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod support;
 
 use ipnet::IpNet;
@@ -240,5 +242,38 @@ fn impossible_plans_are_refused() {
             assert!(matches!(error, Error::Refused { op: "create veth pair", .. }), "{plan:?}: {error}");
             assert_eq!(netlink::links(&mut nl(), "").unwrap().len(), 1, "only lo: {plan:?}");
         }
+    });
+}
+
+/// Half of the work was done when the kernel refused: none of it stays.
+#[test]
+fn a_failure_half_way_takes_the_pair_away_again() {
+    on_new_host(|| {
+        let mut plan = plan(1, &BOTH[1..]);
+        // No IPv4 address, so no way to the IPv4 gateway.
+        plan.routes.push(netlink::PodRoute { dst: net("198.51.100.0/24"), mtu: None });
+        let netns = new_netns();
+        let error = wire_pod(&mut nl(), &netns, &plan).unwrap_err();
+        assert!(matches!(&error, Error::Refused { subject, .. } if subject == "198.51.100.0/24"), "{error}");
+        assert_eq!(link(&mut nl(), &plan.host_name).unwrap(), None);
+        assert_eq!(inspect_pod(&netns, "eth0", PATIENCE).unwrap(), None);
+    });
+}
+
+#[test]
+fn many_pods_at_once_are_all_wired() {
+    on_new_host(|| {
+        let home = netlink::Netns::current().unwrap();
+        let address = |n: u32| [format!("10.65.1.{n}"), format!("fd00:65:1::{n}")];
+        std::thread::scope(|scope| {
+            for n in 1..=24 {
+                let (home, [v4, v6]) = (&home, address(n));
+                scope.spawn(move || home.run(|| drop(pod(n, &[&v4, &v6]))).unwrap());
+            }
+        });
+        // The pods' namespaces are going, and their links with them; the host survived it all.
+        assert!(support::traffic::eventually(PATIENCE, || netlink::links(&mut nl(), "cali")
+            .unwrap()
+            .is_empty()));
     });
 }
