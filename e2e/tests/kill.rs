@@ -128,6 +128,55 @@ fn del_killed_at_every_side_effect() {
     println!("{kills} kills of DEL");
 }
 
+// REQ: C-16
+#[test]
+fn del_killed_at_every_side_effect_then_added_again() {
+    let bed = Bed::new("killreadd");
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let mut network = Network::new(&bed, "net", vec![conf::percale(&bed)]);
+    let kills = sweep(|prefix, point| {
+        network.add(&pod).unwrap_or_else(|e| panic!("ADD before a kill at {point}: {e}"));
+        network.wrap = prefix;
+        let outcome = network.del(&pod);
+        network.wrap.clear();
+        network.add(&pod).unwrap_or_else(|e| panic!("ADD after a kill of DEL at {point}: {e}"));
+        network.check(&pod).unwrap_or_else(|e| panic!("CHECK after a kill of DEL at {point}: {e}"));
+        network.del(&pod).unwrap();
+        nothing_held(&bed);
+        kernel_is_clean(&bed.host);
+        outcome
+    });
+    println!("{kills} kills of DEL, each followed by ADD");
+}
+
+/// Nothing is there yet: neither store, nor locks, nor firewall table, nor forwarding.
+// REQ: A-16
+#[test]
+fn the_first_add_of_a_host_killed_at_every_side_effect() {
+    let bed = Bed::new("killfirst");
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let mut network = Network::new(&bed, "net", vec![conf::percale(&bed)]);
+    let kills = sweep(|prefix, point| {
+        for dir in ["state", "run", "log"] {
+            let _ = std::fs::remove_dir_all(bed.path(dir));
+        }
+        e2e::netns::must(bed.host.command("nft").args(["flush", "ruleset"]));
+        network.wrap = prefix;
+        let outcome = network.add(&pod);
+        network.wrap.clear();
+        network.add(&pod).unwrap_or_else(|e| panic!("ADD after a kill at {point}: {e}"));
+        network.check(&pod).unwrap_or_else(|e| panic!("CHECK after a kill at {point}: {e}"));
+        assert!(bed.host.ruleset().contains("percale"), "no firewall after a kill at {point}");
+        network.del(&pod).unwrap();
+        nothing_held(&bed);
+        kernel_is_clean(&bed.host);
+        outcome.map(drop)
+    });
+    println!("{kills} kills of a host's first ADD");
+}
+
 /// Who holds an address, as the answers tell.
 #[derive(Default)]
 struct Owners(Mutex<BTreeMap<IpAddr, String>>);

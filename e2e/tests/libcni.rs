@@ -65,7 +65,10 @@ fn a_mapped_port_leads_to_the_pod() {
         let (pod, outside) = (bed.netns("pod"), bed.netns("outside"));
         netns::join(&bed.host, &outside);
         tool.add(&pod, "eth0");
-        tool.must("check", &pod, "eth0");
+        if newest {
+            // Debian's portmap looks for the rules of IPv4 among those of IPv6.
+            tool.must("check", &pod, "eth0");
+        }
         let server = pod.run(|| TcpListener::bind("[::]:80")).unwrap();
         for goal in ["192.0.2.1:8080", "[2001:db8:1::1]:8080"] {
             let seen = probe::tcp_to(&outside, goal.parse().unwrap(), &server);

@@ -5,7 +5,7 @@
 use e2e::clean::{held, kernel_is_clean, nothing_held, pod_links};
 use e2e::cnirun::{address, addresses, finish};
 use e2e::netns::must;
-use e2e::{Attachment, Bed, Netns, Network, conf};
+use e2e::{Attachment, Bed, Netns, Network, conf, probe};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,9 @@ fn two_networks_and_two_interfaces_are_freed_one_by_one() {
     let results: Vec<Value> = attachments.iter().map(|(n, a)| n.add(a).unwrap()).collect();
     let distinct: std::collections::BTreeSet<_> = results.iter().flat_map(addresses).collect();
     assert_eq!(distinct.len(), 6);
+    for ip in results.iter().flat_map(addresses) {
+        probe::tcp(&bed.host, &ns, ip).unwrap_or_else(|e| panic!("{ip}: {e}"));
+    }
     for (gone, (network, attachment)) in attachments.iter().enumerate() {
         network.del(attachment).unwrap();
         held(&bed, 2 * (attachments.len() - gone - 1));
