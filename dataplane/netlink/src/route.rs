@@ -9,7 +9,9 @@ use crate::{Error, Nl, RouteError};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rustix::io::Errno;
 use std::fmt;
 use std::net::IpAddr;
@@ -104,7 +106,7 @@ fn explain(nl: &mut Nl, ip: IpAddr, error: Error) -> RouteError {
     if error.errno() != Some(Errno::EXIST) {
         return error.into();
     }
-    match search(nl, ip).and_then(|found| found.map(|route| conflict(nl, &route)).transpose()) {
+    match search(nl, ip, None).and_then(|found| found.map(|route| conflict(nl, &route)).transpose()) {
         Ok(Some(conflict)) => RouteError::Conflict(conflict),
         Ok(None) => error.into(),
         Err(error) => error.into(),
@@ -149,24 +151,33 @@ pub fn remove_host_routes(nl: &mut Nl, ifindex: u32, addresses: &[IpAddr]) -> Re
     Ok(())
 }
 
-/// For each address the route in force, if it is one for this address alone. One request each,
-/// however large the table is.
-///
-/// An address whose route in force is a blackhole or the like has no entry: the kernel does not say
-/// whether that is for the address alone.
+/// For each address the route in force, if it is one for this address alone. The cost does not depend
+/// on how many routes there are, except below a wide blackhole or the like.
 ///
 /// # Errors
 /// `Refused`, `Io`, `TimedOut`.
 pub fn routes_to(nl: &mut Nl, addresses: &[IpAddr]) -> Result<Vec<HostRoute>, Error> {
     let batch: Vec<Request> = addresses.iter().map(|ip| lookup(*ip, None)).collect();
     let mut found = Vec::new();
-    for outcome in nl.batch(&batch)? {
-        match outcome.errno() {
-            Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL | Errno::ACCESS) => {}
+    for (ip, outcome) in addresses.iter().zip(nl.batch(&batch)?) {
+        match (outcome.errno(), outcome.errno().and_then(forbidding)) {
+            (Some(Errno::NETUNREACH), _) => {}
+            // The answer of such a route is its error: whether it is for this address alone is not in it.
+            (_, Some(kind)) => found.extend(search(nl, *ip, Some(kind))?),
             _ => found.extend(outcome.ok()?.iter().filter_map(parse)),
         }
     }
     Ok(found)
+}
+
+/// The kind of route that answers a look-up with this error (fib_props, net/ipv4/fib_semantics.c).
+fn forbidding(errno: Errno) -> Option<RouteType> {
+    match errno {
+        Errno::INVAL => Some(RouteType::BlackHole),
+        Errno::HOSTUNREACH => Some(RouteType::Unreachable),
+        Errno::ACCESS => Some(RouteType::Prohibit),
+        _ => None,
+    }
 }
 
 /// What is in the way of host routes to these addresses: routes for them alone, whatever they lead to.
@@ -207,17 +218,18 @@ fn conflict(nl: &mut Nl, route: &HostRoute) -> Result<Conflict, Error> {
     })
 }
 
-/// The route for this address alone, by going through all routes of its family: only after the
-/// kernel said that there is one.
-fn search(nl: &mut Nl, ip: IpAddr) -> Result<Option<HostRoute>, Error> {
+/// The route for this address alone, by going through all routes of its family, or those of one kind.
+/// Only after the kernel said that there is, or may be, one.
+fn search(nl: &mut Nl, ip: IpAddr, kind: Option<RouteType>) -> Result<Option<HostRoute>, Error> {
     let make = |flags| {
         let mut message = RouteMessage::default();
         message.header.address_family = make::family(ip);
+        message.header.kind = kind.unwrap_or_default();
         Request::route("list routes", ip, RouteNetlinkMessage::GetRoute(message), flags)
     };
     let main = u32::from(RouteHeader::RT_TABLE_MAIN);
-    let found = nl.dump(make, |reply| parse(&reply).filter(|route| route.ip == ip && route.table == main))?;
-    Ok(found.into_iter().next())
+    let wished = |reply| parse(&reply).filter(|route| route.ip == ip && route.table == main);
+    Ok(nl.dump_filtered(make, wished)?.into_iter().next())
 }
 
 fn addition(ifindex: u32, ip: IpAddr) -> Request {
@@ -229,8 +241,8 @@ fn addition(ifindex: u32, ip: IpAddr) -> Request {
 pub(crate) fn removal(ifindex: u32, ip: IpAddr) -> Request {
     let mut message = make::route(ifindex, make::host_net(ip), None, None);
     // Whoever made it: NOWHERE and UNSPEC stand for any.
-    message.header.scope = netlink_packet_route::route::RouteScope::NoWhere;
-    message.header.protocol = netlink_packet_route::route::RouteProtocol::Unspec;
+    message.header.scope = RouteScope::NoWhere;
+    message.header.protocol = RouteProtocol::Unspec;
     Request::route("remove host route", ip, RouteNetlinkMessage::DelRoute(message), 0)
 }
 

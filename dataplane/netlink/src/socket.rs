@@ -157,6 +157,20 @@ impl Nl {
         Ok(found)
     }
 
+    /// A dump that the kernel filters by the request's header (since 4.20; before, `read` has to).
+    pub(crate) fn dump_filtered<T>(
+        &mut self,
+        make: impl Fn(u16) -> Request,
+        read: impl Fn(Reply) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let is_strict = self.socket.set_netlink_get_strict_chk(true).is_ok();
+        let found = self.dump(make, read);
+        if is_strict {
+            let _ = self.socket.set_netlink_get_strict_chk(false);
+        }
+        found
+    }
+
     /// True when the listed things changed meanwhile.
     fn dump_once(&mut self, request: &Request, mut keep: impl FnMut(Reply)) -> Result<bool, Error> {
         self.seq = self.seq.wrapping_add(1);

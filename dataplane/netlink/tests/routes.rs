@@ -5,7 +5,7 @@
 mod support;
 
 use netlink::{
-    Conflict, RouteError, RouteKind, add_host_routes, local_addresses, remove_host_routes,
+    Conflict, RouteError, RouteKind, add_host_routes, conflicts, local_addresses, remove_host_routes,
     replace_host_route, routes_to,
 };
 use std::net::IpAddr;
@@ -121,6 +121,7 @@ fn the_hosts_own_and_forbidden_addresses_are_conflicts() {
         ] {
             let found = conflict(add_host_routes(&mut nl(), ours, &ips(&[text])));
             assert_eq!((found.alive, found.kind), (true, kind), "{found}");
+            assert_eq!(conflicts(&mut nl(), &ips(&[text, "10.66.9.9"])).unwrap(), [found]);
         }
     });
 }
