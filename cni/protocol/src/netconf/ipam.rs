@@ -39,8 +39,7 @@ pub struct Ipam {
     pub reuse_delay: Duration,
     /// Give a name the address it had before, if it is free.
     pub sticky: bool,
-    /// In place of the cluster's setting.
-    pub strict_affinity: Option<bool>,
+    /// Blocks of one family that this host may have, beside the stored limit.
     pub max_blocks_per_host: Option<u32>,
     /// The object has `pools`, `ranges` or `subnet`, usable or not: the embedded store is meant.
     pub brings_addresses: bool,
@@ -105,7 +104,6 @@ impl Ipam {
             data_dir: fields.file("dataDir"),
             reuse_delay: read_reuse_delay(fields),
             sticky: fields.flag("sticky"),
-            strict_affinity: fields.get("strict_affinity", At::boolean),
             max_blocks_per_host: fields.get("max_blocks_per_host", |at| at.number_u32(0..=1 << 20)),
             brings_addresses,
         };
