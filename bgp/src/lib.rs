@@ -5,6 +5,9 @@ pub mod policy;
 mod prefix;
 pub mod rib;
 pub mod session;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
+pub mod speaker;
 pub mod wire;
 
 pub use prefix::{Family, PerFamily, Prefix, PrefixError};

@@ -312,6 +312,20 @@ impl Rib {
         self.counts.get(&id).copied().unwrap_or_default()
     }
 
+    /// All that a peer told us, before import policy: its Adj-RIB-In.
+    pub fn received_from(&self, id: PeerId) -> Vec<(Prefix, u32, Arc<Attributes>)> {
+        let of = |(prefix, node): (&Prefix, &Node)| {
+            let from = node.paths.iter().filter(|p| p.peer == id);
+            from.map(|p| (*prefix, p.path_id, p.received.clone())).collect::<Vec<_>>()
+        };
+        self.table.iter().flat_map(of).collect()
+    }
+
+    /// True if packets for a prefix go to next hops that a peer told.
+    pub fn uses(&self, prefix: Prefix) -> bool {
+        self.table.get(&prefix).is_some_and(|n| !hops(n).is_empty())
+    }
+
     /// Prefixes in the table.
     pub fn len(&self) -> usize {
         self.table.len()
