@@ -3,13 +3,14 @@
 use super::addresses::{self, Own};
 use super::call::Call;
 use super::delegated;
+use super::links::Place;
 use super::undo::Undo;
 use super::{failure, firewall, import, journal, leases, links, node, ready, result, unsupported};
 use cni_protocol::{CniError, CniResult, Dns};
 use ipam::Given;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::Family;
-use netlink::{Conflict, Link, Netns, Nl, PodPlan, PodRoute, RouteError, Wired};
+use netlink::{Conflict, Netns, Nl, PodPlan, PodRoute, RouteError, Wired};
 use std::net::IpAddr;
 
 /// How often an address that the host already routes elsewhere is exchanged for another.
@@ -34,8 +35,12 @@ pub(crate) fn add(call: &Call, netns: &Netns) -> Result<CniResult, CniError> {
     let leased = call.phase("ipam", || lease(call, &mut host, &mut undo))?;
     call.log_addresses(&leased.ips);
     call.phase("firewall", || prepare_host(call, &leased))?;
-    let plan = pod_plan(call, &mut host, &leased)?;
-    let wired = call.phase("wire", || wire(call, &mut host, netns, &plan, &mut undo))?;
+    let place = links::place(call, &mut host)?;
+    let plan = pod_plan(call, &place, &leased)?;
+    let wired = call.phase("wire", || {
+        let is_there = links::clear_the_way(call, &mut host, netns, &place)?;
+        wire(call, &mut host, netns, &plan, is_there, &mut undo)
+    })?;
     undo.keep();
     Ok(result::of_pod(call, &plan, &wired, &leased))
 }
@@ -103,7 +108,7 @@ fn prepare_host(call: &Call, leased: &Leased) -> Result<(), CniError> {
     firewall::ensure(call, &leased.networks)
 }
 
-fn pod_plan(call: &Call, host: &mut Nl, leased: &Leased) -> Result<PodPlan, CniError> {
+fn pod_plan(call: &Call, place: &Place, leased: &Leased) -> Result<PodPlan, CniError> {
     let (mtu, warning) = node::mtu(call.req);
     if call.conf.require_mtu_file && call.conf.mtu == 0 && !call.req.paths.mtu_file.exists() {
         let file = call.req.paths.mtu_file.display();
@@ -113,7 +118,7 @@ fn pod_plan(call: &Call, host: &mut Nl, leased: &Leased) -> Result<PodPlan, CniE
     }
     warning.iter().for_each(|w| call.note(w));
     Ok(PodPlan {
-        host_name: links::name_for(call, host)?,
+        host_name: place.name.clone(),
         alias: super::identity::alias(call.at()),
         pod_name: call.at().ifname.clone(),
         pod_mac: result::wished_mac(call.req),
@@ -147,16 +152,17 @@ fn wire<'a>(
     host: &mut Nl,
     netns: &Netns,
     plan: &PodPlan,
+    is_there: bool,
     undo: &mut Undo<'a>,
 ) -> Result<Wired, CniError> {
-    let wired = match links::clear_the_way(call, host, netns, plan)? {
-        Some(existing) => complete(host, netns, plan, &existing)?,
-        None => {
-            let name = plan.host_name.clone();
-            undo.push("delete host link", move || links::delete_by_name(call, &name));
-            netlink::wire_pod(host, netns, plan).map_err(|e| failure::kernel(&e))?
-        }
+    let wired = if is_there {
+        netlink::complete_pod(host, netns, plan)
+    } else {
+        let name = plan.host_name.clone();
+        undo.push("delete host link", move || links::delete_by_name(call, &name));
+        netlink::wire_pod(host, netns, plan)
     };
+    let wired = wired.map_err(|e| failure::kernel(&e))?;
     match netlink::add_host_routes(host, wired.host_ifindex, &plan.addresses) {
         Ok(()) => Ok(wired),
         Err(RouteError::Conflict(conflict)) if !conflict.alive => {
@@ -176,9 +182,4 @@ fn everything(family: Family) -> IpNet {
         Family::V4 => IpNet::V4(Ipv4Net::default()),
         Family::V6 => IpNet::V6(Ipv6Net::default()),
     }
-}
-
-fn complete(host: &mut Nl, netns: &Netns, plan: &PodPlan, existing: &Link) -> Result<Wired, CniError> {
-    let _ = existing;
-    netlink::complete_pod(host, netns, plan).map_err(|e| failure::kernel(&e))
 }

@@ -90,7 +90,7 @@ fn check_leases(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Resul
 
 fn check_host(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Result<(), CniError> {
     let mut host = Nl::here(call.kernel_timeout()).map_err(|e| failure::kernel(&e))?;
-    let name = links::name_for(call, &mut host)?;
+    let name = links::place(call, &mut host)?.name;
     let state = netlink::inspect_host(&mut host, &name, expected).map_err(|e| failure::kernel(&e))?;
     let Some(state) = state else {
         found.unless(false, || format!("host interface {name} is gone"));

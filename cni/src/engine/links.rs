@@ -4,18 +4,26 @@ use super::call::Call;
 use super::{failure, identity};
 use cni_protocol::{Attachment, CniError};
 use model::veth::{self, HostNameOf};
-use netlink::{Link, Netns, Nl, PodPlan, UNFINISHED_GROUP};
+use netlink::{Link, Netns, Nl, UNFINISHED_GROUP};
 use std::net::IpAddr;
 
-/// The name of the attachment's host link (decision 3): the pod's for its first attachment, else its own.
-pub(crate) fn name_for(call: &Call, host: &mut Nl) -> Result<String, CniError> {
+/// Where the attachment's host link belongs, and what stands there.
+pub(crate) struct Place {
+    pub name: String,
+    pub link: Option<Link>,
+}
+
+/// The pod's name for its first attachment, else the attachment's own (decision 3).
+pub(crate) fn place(call: &Call, host: &mut Nl) -> Result<Place, CniError> {
     let own = own_name(call.at());
-    let Some(pod) = pod_name(call) else { return Ok(own) };
-    if link(host, &own)?.is_some_and(|l| identity::owns(l.alias.as_deref(), call.at())) {
+    let own = Place { link: link(host, &own)?, name: own };
+    let Some(name) = pod_name(call) else { return Ok(own) };
+    if own.link.as_ref().is_some_and(|l| identity::owns(l.alias.as_deref(), call.at())) {
         return Ok(own);
     }
-    let taken = link(host, &pod)?.is_some_and(|l| is_sibling(l.alias.as_deref(), call.at()));
-    Ok(if taken { own } else { pod })
+    let pods = Place { link: link(host, &name)?, name };
+    let taken = pods.link.as_ref().is_some_and(|l| is_sibling(l.alias.as_deref(), call.at()));
+    Ok(if taken { own } else { pods })
 }
 
 /// Another attachment of the same container.
@@ -80,8 +88,9 @@ fn link(host: &mut Nl, name: &str) -> Result<Option<Link>, CniError> {
     netlink::link(host, name).map_err(|e| failure::kernel(&e))
 }
 
-/// What stands where the attachment's link shall be: ours and in the right namespace is kept and
-/// answered; ours but from another namespace, or an older sandbox's of the same pod, is removed.
+/// Deals with what stands in the link's place. True: it is the attachment's own, in the right
+/// namespace, and only wants completing. Its own from another namespace, and an older sandbox's of the
+/// same pod, are removed.
 ///
 /// # Errors
 /// Code 104 for a link of somebody else.
@@ -89,25 +98,25 @@ pub(crate) fn clear_the_way(
     call: &Call,
     host: &mut Nl,
     netns: &Netns,
-    plan: &PodPlan,
-) -> Result<Option<Link>, CniError> {
-    let Some(existing) = link(host, &plan.host_name)? else { return Ok(None) };
+    place: &Place,
+) -> Result<bool, CniError> {
+    let Some(existing) = &place.link else { return Ok(false) };
     let ours = identity::owns(existing.alias.as_deref(), call.at());
-    if ours && peer_is_in(call, netns, &plan.pod_name, &existing) {
-        return Ok(Some(existing));
+    if ours && peer_is_in(call, netns, &call.at().ifname, existing) {
+        return Ok(true);
     }
     if existing.group == UNFINISHED_GROUP && existing.alias.is_none() {
         // Wiring replaces what a killed call left half made.
-        return Ok(None);
+        return Ok(false);
     }
-    if !ours && !is_older_sandbox(call, &existing, &plan.host_name) {
-        let (name, alias) = (existing.name, existing.alias);
+    if !ours && !is_older_sandbox(call, existing) {
+        let (name, alias) = (existing.name.clone(), existing.alias.clone());
         return Err(failure::kernel(&netlink::Error::HostLinkTaken { name, alias }));
     }
     call.note(&format!("replaced host link {} of an earlier container", existing.name));
-    netlink::retire(host, &existing, None, &[]).map_err(|e| failure::kernel(&e))?;
+    netlink::retire(host, existing, None, &[]).map_err(|e| failure::kernel(&e))?;
     netlink::delete_link(host, existing.index).map_err(|e| failure::kernel(&e))?;
-    Ok(None)
+    Ok(false)
 }
 
 fn peer_is_in(call: &Call, netns: &Netns, ifname: &str, host_end: &Link) -> bool {
@@ -116,12 +125,14 @@ fn peer_is_in(call: &Call, netns: &Netns, ifname: &str, host_end: &Link) -> bool
 }
 
 /// A name that only this pod has, on a veth of ours or of Calico's: the pod's former sandbox.
-fn is_older_sandbox(call: &Call, existing: &Link, name: &str) -> bool {
+fn is_older_sandbox(call: &Call, existing: &Link) -> bool {
     let ours_or_calicos = match existing.alias.as_deref() {
         None => true,
         Some(alias) => identity::parse_alias(alias).is_some(),
     };
-    existing.kind.as_deref() == Some("veth") && ours_or_calicos && pod_name(call).as_deref() == Some(name)
+    existing.kind.as_deref() == Some("veth")
+        && ours_or_calicos
+        && pod_name(call).as_deref() == Some(existing.name.as_str())
 }
 
 /// Undo of a link that this call made; absent is done.
