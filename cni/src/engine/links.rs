@@ -139,7 +139,7 @@ fn is_older_sandbox(call: &Call, existing: &Link) -> bool {
 pub(crate) fn delete_by_name(call: &Call, name: &str) -> Result<(), String> {
     let mut host = Nl::here(call.kernel_timeout()).map_err(|e| e.to_string())?;
     match netlink::link(&mut host, name).map_err(|e| e.to_string())? {
-        Some(link) if identity::owns(link.alias.as_deref(), call.at()) || link.alias.is_none() => {
+        Some(link) if identity::owns(link.alias.as_deref(), call.at()) => {
             netlink::delete_link(&mut host, link.index).map_err(|e| e.to_string())
         }
         _ => Ok(()),
