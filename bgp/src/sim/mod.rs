@@ -14,9 +14,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::rib::{PeerId, RibOptions};
-use crate::session::{ConnId, Input, State, Stop};
+use crate::session::{ConnId, Down, Input, State, Stop};
 use crate::speaker::{Output, PeerConfig, Speaker};
-use crate::wire::NextHop;
+use crate::wire::{NextHop, Problem};
 use crate::{Prefix, Time};
 
 pub use topology::{LinkOptions, NodeOptions};
@@ -62,6 +62,8 @@ struct Node {
     changes: usize,
     peers: BTreeMap<PeerId, PeerConfig>,
     originated: Vec<Prefix>,
+    downs: Vec<Down>,
+    malformed: Vec<Problem>,
 }
 
 /// A connection between two nodes; each side may have closed it.
@@ -118,6 +120,21 @@ impl Net {
     /// How often a node's kernel was told of a change.
     pub fn kernel_changes(&self, node: usize) -> usize {
         self.nodes[node].changes
+    }
+
+    /// Sessions of a node that ended.
+    pub fn downs(&self, node: usize) -> &[Down] {
+        &self.nodes[node].downs
+    }
+
+    /// Malformed attributes that a node's sessions survived.
+    pub fn malformed(&self, node: usize) -> &[Problem] {
+        &self.nodes[node].malformed
+    }
+
+    /// Does what a node wants done, after a call to its speaker.
+    pub fn poke(&mut self, node: usize) {
+        self.collect(node);
     }
 
     /// Lets time pass.
@@ -211,11 +228,9 @@ impl Net {
             Output::Send(_, conn, octets) => self.send(node, conn, octets),
             Output::Close(_, conn) => self.close(node, conn),
             Output::Converged => self.remove_stale_routes(node),
-            Output::CancelConnect(_)
-            | Output::Failed(..)
-            | Output::Up(..)
-            | Output::Down(..)
-            | Output::Malformed(..) => {}
+            Output::Down(_, down) => self.nodes[node].downs.push(down),
+            Output::Malformed(_, problem) => self.nodes[node].malformed.push(problem),
+            Output::CancelConnect(_) | Output::Failed(..) | Output::Up(..) => {}
         }
     }
 

@@ -58,6 +58,8 @@ impl Net {
                 changes: 0,
                 peers: BTreeMap::new(),
                 originated: Vec::new(),
+                downs: Vec::new(),
+                malformed: Vec::new(),
             }
         };
         Net {
@@ -101,11 +103,18 @@ impl Net {
 
     /// The configuration of a node's peer, changed by `edit` and put into force.
     pub fn configure(&mut self, node: usize, other: usize, edit: impl Fn(&mut PeerConfig)) {
-        let Some(config) = self.nodes[node].peers.get_mut(&peer(other)) else { return };
-        edit(config);
-        let (config, now) = (config.clone(), self.now);
+        self.configure_quietly(node, other, edit);
+        let Some(config) = self.nodes[node].peers.get(&peer(other)).cloned() else { return };
+        let now = self.now;
         self.nodes[node].speaker.set_peer(peer(other), config, now);
         self.collect(node);
+    }
+
+    /// The same, in force after the next restart.
+    pub fn configure_quietly(&mut self, node: usize, other: usize, edit: impl Fn(&mut PeerConfig)) {
+        if let Some(config) = self.nodes[node].peers.get_mut(&peer(other)) {
+            edit(config);
+        }
     }
 
     /// Follows a packet for a prefix from a node, always by the first next hop: the nodes it passes, ours first. The
