@@ -1,6 +1,9 @@
 //! BGP-4 and BFD as values and functions: no socket, no clock, no thread, no random source.
 
 pub mod bfd;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod policy;
 mod prefix;
 pub mod rib;

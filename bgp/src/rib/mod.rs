@@ -304,7 +304,7 @@ impl Rib {
     /// The next prefix whose next hops changed, for the kernel.
     pub fn poll_fib(&mut self) -> Option<FibChange> {
         let prefix = self.dirty.pop_first()?;
-        Some(FibChange { prefix, next_hops: self.table.get(&prefix).map(hops).unwrap_or_default() })
+        Some(FibChange { prefix, next_hops: self.next_hops(prefix) })
     }
 
     /// Paths held from a peer.
@@ -321,9 +321,9 @@ impl Rib {
         self.table.iter().flat_map(of).collect()
     }
 
-    /// True if packets for a prefix go to next hops that a peer told.
-    pub fn uses(&self, prefix: Prefix) -> bool {
-        self.table.get(&prefix).is_some_and(|n| !hops(n).is_empty())
+    /// Where packets for exactly this prefix go; empty for none of ours.
+    pub fn next_hops(&self, prefix: Prefix) -> Vec<NextHop> {
+        self.table.get(&prefix).map(hops).unwrap_or_default()
     }
 
     /// Prefixes in the table.

@@ -280,7 +280,8 @@ impl Net {
     /// After a restart: what the speaker did not confirm goes.
     fn remove_stale_routes(&mut self, node: usize) {
         let Node { speaker, kernel, changes, .. } = &mut self.nodes[node];
-        let stale: Vec<Prefix> = kernel.keys().copied().filter(|p| !speaker.rib().uses(*p)).collect();
+        let stale: Vec<Prefix> =
+            kernel.keys().copied().filter(|p| speaker.rib().next_hops(*p).is_empty()).collect();
         for prefix in stale {
             *changes += usize::from(set_route(kernel, prefix, Vec::new()));
         }

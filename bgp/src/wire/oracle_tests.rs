@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rustbgpd_wire as other;
 
 use crate::{Family, Prefix};
@@ -149,7 +150,12 @@ fn their_segment(s: &Segment) -> other::AsPathSegment {
 
 fn cases() -> ProptestConfig {
     let cases = if std::env::var_os("PERCALE_FULL").is_some() { 20_000 } else { 300 };
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
