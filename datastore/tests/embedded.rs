@@ -1,5 +1,7 @@
 //! The embedded store as its users see it: one process, sound medium.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
 mod support;
 
 use datastore::embedded::{Embedded, Mode};

@@ -1,5 +1,7 @@
 //! Random commits, reopenings and loads against a plain map.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
 mod support;
 
 use datastore::embedded::Embedded;

@@ -1,6 +1,8 @@
 //! Many processes on one store: killed at random instants, in PID namespaces of their own.
 // REQ: A-16
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
 mod support;
 
 use datastore::Store;
