@@ -1,7 +1,7 @@
 //! Times of wiring a pod: `cargo run --example wire -- [N] [v4|dual]`, as root. Everything happens
 //! in namespaces that end with the program.
 
-use netlink::{Netns, Nl, PodPlan, PodRoute, add_host_routes, wire_pod};
+use netlink::{Netns, Nl, PodPlan, PodRoute};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,22 +13,70 @@ fn main() {
     let dual = std::env::args().nth(2).is_none_or(|mode| mode != "v4");
     new_netns();
     netlink::ensure_forwarding(true, dual).expect("forwarding can be turned on in a new namespace");
-    let mut pods: Vec<Netns> = (0..count).map(|_| other_netns()).collect();
-    let mut times: Vec<[u128; 2]> = pods.iter().zip(0..).map(|(pod, n)| wire(pod, n, dual)).collect();
-    report("wire_pod", times.iter().map(|t| t[0]).collect());
-    report("host routes", times.iter().map(|t| t[1]).collect());
-    times.clear();
+    let mut pods: Vec<Pod> = (0..count).map(|n| Pod { netns: other_netns(), plan: plan(n, dual) }).collect();
+    for (what, step) in STEPS {
+        report(what, pods.iter().map(|pod| time(step, pod)).collect());
+    }
     pods.clear();
 }
 
-fn wire(pod: &Netns, number: u32, dual: bool) -> [u128; 2] {
-    let plan = plan(number, dual);
+struct Pod {
+    netns: Netns,
+    plan: PodPlan,
+}
+
+type Step = fn(&mut Nl, &Pod);
+
+/// In the order of a pod's life, the opening of the host's socket included each time.
+const STEPS: [(&str, Step); 7] = [
+    ("firewall (first: nft)", firewall),
+    ("wire_pod", wire),
+    ("host routes", routes),
+    ("inspect both ends", inspect),
+    ("flush_conntrack", |_, pod| netlink::flush_conntrack(&pod.plan.addresses, PATIENCE).expect("root may")),
+    ("retire", retire),
+    ("delete retired", |host, _| netlink::delete_group(host, netlink::RETIRED_GROUP).expect("root may")),
+];
+
+fn wire(host: &mut Nl, pod: &Pod) {
+    netlink::wire_pod(host, &pod.netns, &pod.plan).expect("a new pod can be wired");
+}
+
+fn firewall(_: &mut Nl, pod: &Pod) {
+    let pools = vec!["10.65.0.0/16".parse().expect("a network"), "fd00::/16".parse().expect("a network")];
+    let (table, prefix) = ("percale".to_owned(), "cali".to_owned());
+    let wish = netlink::Firewall { table, prefix, guard: true, masquerade: pools.clone(), not_to: pools };
+    let lock = std::env::temp_dir().join(format!("wire-{}.lock", std::process::id()));
+    netlink::ensure_firewall(&wish, &lock, PATIENCE).expect("nft is installed");
+    if pod.plan.host_name.ends_with("0000") {
+        std::fs::remove_file(lock).expect("it was made a moment ago");
+    }
+}
+
+fn routes(host: &mut Nl, pod: &Pod) {
+    let index = link(host, pod).index;
+    netlink::add_host_routes(host, index, &pod.plan.addresses).expect("a new address is free");
+}
+
+fn inspect(host: &mut Nl, pod: &Pod) {
+    netlink::inspect_host(host, &pod.plan.host_name, &pod.plan.addresses).expect("root may look");
+    netlink::inspect_pod(&pod.netns, &pod.plan.pod_name, PATIENCE).expect("root may look");
+}
+
+fn retire(host: &mut Nl, pod: &Pod) {
+    let link = link(host, pod);
+    netlink::retire(host, &link, Some(&pod.netns), &pod.plan.addresses).expect("root may");
+}
+
+fn link(host: &mut Nl, pod: &Pod) -> netlink::Link {
+    netlink::link(host, &pod.plan.host_name).expect("root may look").expect("it was wired")
+}
+
+fn time(step: Step, pod: &Pod) -> u128 {
     let start = Instant::now();
     let mut host = Nl::here(PATIENCE).expect("a netlink socket");
-    let wired = wire_pod(&mut host, pod, &plan).expect("a new pod can be wired");
-    let middle = Instant::now();
-    add_host_routes(&mut host, wired.host_ifindex, &plan.addresses).expect("a new address is free");
-    [(middle - start).as_micros(), middle.elapsed().as_micros()]
+    step(&mut host, pod);
+    start.elapsed().as_micros()
 }
 
 fn plan(number: u32, dual: bool) -> PodPlan {
@@ -56,7 +104,7 @@ fn plan(number: u32, dual: bool) -> PodPlan {
 fn report(what: &str, mut micros: Vec<u128>) {
     micros.sort_unstable();
     let at = |percent: usize| micros[(micros.len() - 1) * percent / 100];
-    println!("{what}: min {} median {} p90 {} max {} µs", at(0), at(50), at(90), at(100));
+    println!("{what:>22}: min {} median {} p90 {} max {} µs", at(0), at(50), at(90), at(100));
 }
 
 fn other_netns() -> Netns {
