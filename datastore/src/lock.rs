@@ -46,6 +46,11 @@ impl Lock {
         Ok(try_lock(&file, path, kind)?.then_some(Self { file }))
     }
 
+    /// The file that is locked.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// As `acquire`, in a directory that must exist.
     pub(crate) fn acquire_in_place(path: &Path, kind: Kind, deadline: Deadline) -> Result<Self, Error> {
         let file = open(path).map_err(|e| Error::os(OP, path, &e))?;

@@ -139,3 +139,17 @@ fn a_busy_store_answers_at_its_deadline() {
     assert_eq!(kind(store.get(&["/a"], short())), ErrorKind::Timeout);
     assert!(matches!(store.commit(&[], short()), Err(CommitError::Store(e)) if e.kind == ErrorKind::Timeout));
 }
+
+#[test]
+fn a_handle_follows_when_the_store_is_removed_and_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let long_lived = open(&path);
+    long_lived.commit(&[put("/old", Expect::Any, "1")], soon()).unwrap();
+    std::fs::remove_dir_all(&path).unwrap();
+    assert_eq!(kind(long_lived.get(&["/old"], soon())), ErrorKind::Missing);
+    open(&path).commit(&[put("/new", Expect::Any, "1")], soon()).unwrap();
+    assert_eq!(long_lived.keys("", soon()).unwrap(), ["/new"]);
+    long_lived.commit(&[put("/newer", Expect::Any, "1")], soon()).unwrap();
+    assert_eq!(open(&path).keys("", soon()).unwrap(), ["/new", "/newer"]);
+}

@@ -2,7 +2,7 @@
 
 use std::fs::{File as OsFile, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file of a store.
@@ -44,6 +44,8 @@ pub(super) trait Disk: Send {
     fn is_writable(&self) -> bool;
     /// The path of a file, for messages.
     fn path(&self, file: File) -> PathBuf;
+    /// Whether these are still the files of the store whose lock file is `lock`.
+    fn belongs_to(&self, lock: &OsFile) -> bool;
 }
 
 /// How the files are opened.
@@ -58,6 +60,8 @@ pub(super) enum Access {
 pub(super) struct Directory {
     dir: PathBuf,
     files: [Option<OsFile>; 3],
+    /// Device and inode of the lock file.
+    lock: Option<(u64, u64)>,
     writable: bool,
 }
 
@@ -74,7 +78,8 @@ impl Directory {
     fn open_all(dir: &Path, access: Access) -> io::Result<Self> {
         let open = |file: File| open_one(&dir.join(file.name()), access);
         let files = [open(File::A)?, open(File::B)?, open(File::Mark)?];
-        Ok(Self { dir: dir.to_owned(), files, writable: access != Access::Read })
+        let lock = files[File::Mark as usize].as_ref().and_then(identity);
+        Ok(Self { dir: dir.to_owned(), files, lock, writable: access != Access::Read })
     }
 
     /// Neither slot file is there.
@@ -89,6 +94,11 @@ impl Directory {
     fn existing(&self, file: File) -> io::Result<&OsFile> {
         self.file(file).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
+
+fn identity(file: &OsFile) -> Option<(u64, u64)> {
+    let found = file.metadata().ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 fn open_one(path: &Path, access: Access) -> io::Result<Option<OsFile>> {
@@ -146,5 +156,9 @@ impl Disk for Directory {
 
     fn path(&self, file: File) -> PathBuf {
         self.dir.join(file.name())
+    }
+
+    fn belongs_to(&self, lock: &OsFile) -> bool {
+        self.lock.is_some() && self.lock == identity(lock)
     }
 }

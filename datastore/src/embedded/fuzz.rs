@@ -88,6 +88,10 @@ impl Disk for Memory {
         true
     }
 
+    fn belongs_to(&self, _lock: &std::fs::File) -> bool {
+        true
+    }
+
     fn path(&self, file: File) -> PathBuf {
         PathBuf::from("memory").join(file.name())
     }

@@ -1,8 +1,9 @@
 //! Replacing the whole content of a store, also of a damaged one.
 
-use super::commit::{self, push_all, write_slot};
+use super::checkpoint::{first_header, push_all, write_slot};
 use super::disk::{Access, Directory, Disk, File};
 use super::header::{self, COPY_AT, Found, Header, LOG_AT, Phase, SECTOR};
+use super::room::make_room_for;
 use super::slots::Slots;
 use super::{Embedded, LAYOUT, MAX_KEY, MAX_LIVE, MAX_VALUE, failed, new_id};
 use crate::lock::{Kind, Lock};
@@ -79,9 +80,9 @@ fn rebuild(slots: &mut Slots, entries: &[Entry]) -> Result<Revision, Error> {
     if live > MAX_LIVE {
         return Err(Error::new(LOAD, slots.place(), ErrorKind::Full, "the store is limited to 1 GiB"));
     }
-    commit::make_room_for(slots, LOG_AT + slots.layout.log_len, live, slots.layout.reserve)?;
+    make_room_for(slots, LOG_AT + slots.layout.log_len, live, slots.layout.reserve)?;
     let disk = &*slots.disk;
-    let header = Header { generation, revision, ..commit::first_header(new_id(), slots.layout.log_len) };
+    let header = Header { generation, revision, ..first_header(new_id(), slots.layout.log_len) };
     let loading = Header { phase: Phase::Loading, generation: generation - 1, ..header.clone() };
     let marked = disk.write_at(File::A, &loading.encode(), 0).and_then(|()| disk.sync(File::A));
     marked.map_err(|e| failed(disk, File::A, LOAD, &e))?;

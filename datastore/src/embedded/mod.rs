@@ -10,6 +10,7 @@
 //! it succeeds on a full disk. `datastore/README.md` has the format and the reasons.
 
 mod bytes;
+mod checkpoint;
 mod commit;
 #[cfg(test)]
 mod damaged;
@@ -18,10 +19,12 @@ mod frame;
 mod fuzz;
 mod header;
 mod load;
+mod loaded;
 mod mark;
 #[cfg(test)]
 mod powercut;
 mod record;
+mod room;
 mod salvage;
 #[cfg(test)]
 mod sim;
@@ -53,6 +56,8 @@ pub const MAX_LIVE: u64 = 1 << 30;
 /// No slot file is longer than this.
 const MAX_FILE: u64 = 2 * MAX_LIVE;
 
+const READ: &str = "read store";
+
 /// How long creating a store waits for others who create it too.
 const CREATE_WAIT: Duration = Duration::from_secs(10);
 
@@ -83,6 +88,7 @@ pub enum Mode {
 /// A store in a directory of one host, shared by many processes.
 pub struct Embedded {
     dir: PathBuf,
+    mode: Mode,
     slots: Mutex<Slots>,
 }
 
@@ -100,18 +106,19 @@ impl Embedded {
         if directory.is_missing() {
             return Err(missing(dir));
         }
-        let store = Self { dir: dir.to_owned(), slots: Mutex::new(Slots::new(Box::new(directory), layout)) };
+        let store =
+            Self { dir: dir.to_owned(), mode, slots: Mutex::new(Slots::new(Box::new(directory), layout)) };
         if store.slots().looks_empty()? {
-            store.create(mode)?;
+            store.create()?;
         }
         Ok(store)
     }
 
     /// Formats the blank files, unless somebody else did it first.
-    fn create(&self, mode: Mode) -> Result<(), Error> {
+    fn create(&self) -> Result<(), Error> {
+        let mode = self.mode;
         let kind = if mode == Mode::Create { Kind::Exclusive } else { Kind::Shared };
-        let _lock = self.lock(kind, Deadline::after(CREATE_WAIT))?;
-        let mut slots = self.slots();
+        let (_lock, mut slots) = self.locked(kind, Deadline::after(CREATE_WAIT))?;
         match slots.is_empty()? {
             false => Ok(()),
             true if mode == Mode::Create => slots.format(new_id()),
@@ -121,6 +128,18 @@ impl Embedded {
 
     fn lock(&self, kind: Kind, deadline: Deadline) -> Result<Lock, Error> {
         Lock::acquire_in_place(&self.dir.join(File::Mark.name()), kind, deadline)
+    }
+
+    /// Takes the store's lock, then this handle's state.
+    fn locked(&self, kind: Kind, deadline: Deadline) -> Result<(Lock, MutexGuard<'_, Slots>), Error> {
+        let lock = self.lock(kind, deadline)?;
+        let mut slots = self.slots();
+        if !slots.disk.belongs_to(lock.file()) {
+            // The directory was removed and made anew: our files are nobody's any more.
+            let mode = if self.mode == Mode::Create { Mode::Existing } else { self.mode };
+            *slots = Slots::new(Box::new(open_directory(&self.dir, mode)?), slots.layout);
+        }
+        Ok((lock, slots))
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -139,8 +158,7 @@ impl Embedded {
         deadline: Deadline,
         f: impl FnOnce(&mut Slots, Seen) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let _lock = self.lock(Kind::Shared, deadline)?;
-        let mut slots = self.slots();
+        let (_lock, mut slots) = self.locked(Kind::Shared, deadline)?;
         let seen = slots.refresh()?;
         f(&mut slots, seen)
     }
@@ -174,7 +192,7 @@ fn create_directory(dir: &Path) -> Result<(), Error> {
     crate::lock::create_dirs(dir, 0o700)
 }
 
-fn missing(dir: &Path) -> Error {
+fn missing(dir: impl Into<PathBuf>) -> Error {
     Error::new("open store", dir, ErrorKind::Missing, "there is no store")
 }
 
@@ -193,7 +211,7 @@ fn failed(disk: &dyn Disk, file: File, op: &'static str, source: &io::Error) -> 
 fn damage(disk: &dyn Disk, file: File, offset: u64, what: &str) -> Error {
     let cure = "save what is readable with `percalectl store dump`, put it back with `percalectl store load`";
     let detail = format!("{what} (at byte {offset}); {cure}");
-    Error::new("read store", disk.path(file), ErrorKind::Corrupt, detail)
+    Error::new(READ, disk.path(file), ErrorKind::Corrupt, detail)
 }
 
 impl Store for Embedded {
@@ -214,8 +232,8 @@ impl Store for Embedded {
     }
 
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
-        let _lock = self.lock(Kind::Exclusive, deadline)?;
-        self.slots().commit(writes)
+        let (_lock, mut slots) = self.locked(Kind::Exclusive, deadline)?;
+        slots.commit(writes)
     }
 
     fn barrier(&self, deadline: Deadline) -> Result<(), Error> {

@@ -6,8 +6,9 @@
 use super::disk::{Access, Directory, Disk, File};
 use super::frame::{self, Kind as FrameKind, Parsed};
 use super::header::{self, COPY_AT, Found, Header, LOG_AT, Phase, SECTOR};
+use super::loaded::entry;
 use super::record::{self, Commit};
-use super::slots::{Slots, entry};
+use super::slots::Slots;
 use super::{Embedded, LAYOUT, missing};
 use crate::lock::{Kind, Lock};
 use crate::{Deadline, Error, ErrorKind};

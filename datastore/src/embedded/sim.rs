@@ -235,6 +235,10 @@ impl Disk for Sim {
         true
     }
 
+    fn belongs_to(&self, _lock: &std::fs::File) -> bool {
+        true
+    }
+
     fn path(&self, file: File) -> PathBuf {
         PathBuf::from("sim").join(file.name())
     }
