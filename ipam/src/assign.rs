@@ -148,7 +148,8 @@ fn answer_held(draft: &mut Draft, ask: &Ask, held: &Held, notes: &mut Vec<Note>)
 }
 
 /// Counts the new addresses in the handle: never below what the blocks hold, and never lower than
-/// before, for another attachment of the handle may be about to write its block.
+/// before, for another attachment of the handle may be about to write its block. The handle is
+/// written even if its counts stay, so that it cannot have been removed meanwhile.
 fn count(draft: &mut Draft, request: &Assign, addresses: &[Given]) -> Step<()> {
     let stored = draft.handle(&request.handle)?;
     let mut handle = stored.map_or_else(Handle::default, |stored| Handle::clone(&stored));
@@ -172,8 +173,11 @@ fn remember(draft: &mut Draft, request: &Assign, addresses: &[Given]) -> Step<()
     let Some(name) = &request.sticky else { return Ok(()) };
     let key = keys::sticky(draft.scope, name);
     let stored = draft.sticky.get(draft.view, &key)?;
-    let mut sticky = stored.map(|sticky| (*sticky).clone()).unwrap_or_default();
+    let before = stored.map(|sticky| (*sticky).clone()).unwrap_or_default();
+    let mut sticky = before.clone();
     sticky.remember(&addresses.iter().map(|given| given.ip).collect::<Vec<_>>());
-    draft.sticky.set(&key, Some(sticky));
+    if sticky != before {
+        draft.sticky.set(&key, Some(sticky));
+    }
     Ok(())
 }

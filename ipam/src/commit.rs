@@ -28,7 +28,7 @@ pub(crate) fn writes(draft: &Draft, cx: &Context) -> Vec<Write> {
     plain(&draft.pools, &mut writes);
     plain(&draft.sticky, &mut writes);
     plain(&draft.cooling, &mut writes);
-    let (grown, shrunk): (Vec<_>, Vec<_>) = draft.handles.changes().partition(|(_, slot)| grew(slot));
+    let (shrunk, grown): (Vec<_>, Vec<_>) = draft.handles.changes().partition(|(_, slot)| only_shrank(slot));
     writes.extend(grown.into_iter().map(|(key, slot)| growing_handle(key, slot, cx)));
     let blocks: Vec<Write> = draft.blocks.changes().map(|(key, slot)| block(key, slot, cx)).collect();
     let mut last = Vec::new();
@@ -43,7 +43,7 @@ pub(crate) fn writes(draft: &Draft, cx: &Context) -> Vec<Write> {
     writes
 }
 
-fn plain<T: Stored + PartialEq>(table: &Table<T>, writes: &mut Vec<Write>) {
+fn plain<T: Stored>(table: &Table<T>, writes: &mut Vec<Write>) {
     writes.extend(table.changes().map(|(key, slot)| write(key, slot)));
 }
 
@@ -52,9 +52,14 @@ fn write<T: Stored>(key: &str, slot: &Slot<T>) -> Write {
     Write { key: key.to_owned(), expect: slot.expect(), value }
 }
 
-fn grew(slot: &Slot<Handle>) -> bool {
-    let before = |cidr| slot.before.as_ref().and_then(|handle| handle.blocks.get(cidr)).copied().unwrap_or(0);
-    slot.now.as_ref().is_some_and(|now| now.blocks.iter().any(|(cidr, count)| *count > before(cidr)))
+/// Whether a handle's counts only went down. One that was merely written again stands for
+/// addresses that are about to be written.
+fn only_shrank(slot: &Slot<Handle>) -> bool {
+    let Some(now) = &slot.now else { return true };
+    let Some(before) = &slot.before else { return false };
+    let count = |handle: &Handle, cidr| handle.blocks.get(cidr).copied().unwrap_or(0);
+    let grew = now.blocks.keys().any(|cidr| count(now, cidr) > count(before, cidr));
+    !grew && now.blocks != before.blocks
 }
 
 /// Counts that shrink in a handle that also grows stay high where the writes come one by one.

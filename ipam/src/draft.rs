@@ -50,7 +50,7 @@ impl<T> Default for Table<T> {
     }
 }
 
-impl<T: Stored + PartialEq> Table<T> {
+impl<T: Stored> Table<T> {
     /// The object as it shall be.
     pub fn get(&mut self, view: &View, key: &str) -> Step<Option<Rc<T>>> {
         if let Some(slot) = self.slots.get(key) {
@@ -70,17 +70,15 @@ impl<T: Stored + PartialEq> Table<T> {
         self.slots.entry(key.to_owned()).or_insert(slot);
     }
 
-    /// Changes an object that was read with [`Table::get`]. An equal value is no change.
+    /// Changes an object that was read with [`Table::get`]. It is written even if the value is
+    /// equal, so that the commit holds only if nobody else changed the object.
     pub fn set(&mut self, key: &str, value: Option<T>) {
         let slot = self.slots.get_mut(key).expect("an object is read before it is changed");
-        let now = match (&slot.before, value) {
-            (Some(before), Some(value)) if **before == value => Some(before.clone()),
-            (_, value) => value.map(Rc::new),
-        };
-        self.undo.push((key.to_owned(), std::mem::replace(&mut slot.now, now)));
+        let before = std::mem::replace(&mut slot.now, value.map(Rc::new));
+        self.undo.push((key.to_owned(), before));
     }
 
-    /// Objects that differ from what was read, in key order.
+    /// Objects that were set to something, or to nothing where there was something, in key order.
     pub fn changes(&self) -> impl Iterator<Item = (&str, &Slot<T>)> {
         self.slots.iter().filter(|(_, slot)| slot.changed()).map(|(key, slot)| (key.as_str(), slot))
     }

@@ -6,8 +6,9 @@ use crate::error::IpamError;
 use crate::held::{self, belongs};
 use crate::request::{Context, Held, Release, ReleaseIp, Released};
 use ipnet::IpNet;
+use model::affinity::handle_key;
 use model::block::{Owner, clean_handle};
-use model::store::Stop;
+use model::store::{Query, Stop};
 use model::{Block, Family, keys};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -30,7 +31,7 @@ pub(crate) fn release(draft: &mut Draft, cx: &Context, request: &Release) -> Ste
         uncount(draft, &request.handle, cidr, victims.len() as u32)?;
     }
     if remaining == 0 {
-        forget(draft, &request.handle)?;
+        forget(draft, cx, &request.handle)?;
     }
     let kept = kept(request, &freed);
     Ok(Released { freed, kept })
@@ -104,11 +105,28 @@ fn uncount(draft: &mut Draft, id: &str, cidr: &IpNet, count: u32) -> Step<()> {
     Ok(())
 }
 
-/// Removes a handle whose blocks, all of which were read, hold nothing of it: its counts were too
-/// high. The ADDs and DELs of one handle are kept apart by their host's IPAM lock (decision 5).
-fn forget(draft: &mut Draft, id: &str) -> Step<()> {
-    if draft.handle(id)?.is_some() {
-        draft.set_handle(id, None);
+/// Removes a handle whose blocks hold nothing of it, though its counts say so: an ADD was killed
+/// between the two. The blocks are written again, so that this fails if one of them is no longer
+/// as it was read. A block that does not exist cannot vouch for that: where commits are whole, its
+/// count is left to the audit; elsewhere the host's IPAM lock keeps the ADDs and DELs of a handle
+/// apart (decision 5).
+fn forget(draft: &mut Draft, cx: &Context, id: &str) -> Step<()> {
+    let Some(stored) = draft.handle(id)? else { return Ok(()) };
+    let mut handle = (*stored).clone();
+    for cidr in stored.blocks.keys() {
+        match draft.block(cidr)? {
+            Some(block) if block.unknown_state().is_some() => {}
+            Some(block) => {
+                draft.set_block((*block).clone());
+                handle.blocks.remove(cidr);
+            }
+            None if cx.transactional => {}
+            None => drop(handle.blocks.remove(cidr)),
+        }
+    }
+    if handle != *stored || handle.blocks.is_empty() {
+        let empty = handle.blocks.is_empty();
+        draft.set_handle(id, (!empty).then_some(handle));
     }
     Ok(())
 }
@@ -123,6 +141,7 @@ pub(crate) fn release_ips(
     let by_block = by_block(draft, asked)?;
     let blocks: Vec<IpNet> = by_block.keys().flatten().copied().collect();
     draft.require_blocks(&blocks, !delay.is_zero())?;
+    require_handles(draft, &by_block)?;
     let mut released = Released::default();
     for (cidr, asked) in by_block {
         let block = match cidr {
@@ -159,6 +178,18 @@ fn by_block<'r>(
         }
     }
     Ok(sorted)
+}
+
+/// Asks for the handles of all the addresses at once.
+fn require_handles(draft: &mut Draft, by_block: &BTreeMap<Option<IpNet>, Vec<&ReleaseIp>>) -> Step<()> {
+    let mut wanted = BTreeSet::new();
+    for (cidr, asked) in by_block.iter().filter_map(|(cidr, asked)| Some((cidr.as_ref()?, asked))) {
+        let Some(block) = draft.block(cidr)? else { continue };
+        let entries = asked.iter().filter_map(|asked| block.attribute(block.ordinal(asked.ip)?));
+        let handles = entries.filter_map(|entry| entry.handle());
+        wanted.extend(handles.map(|handle| Query::Get(handle_key(draft.scope, handle))));
+    }
+    Ok(draft.view.require(wanted)?)
 }
 
 fn release_of_block(

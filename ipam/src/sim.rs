@@ -15,9 +15,11 @@ pub fn run_ops(data: &[u8]) {
     let mut bytes = data.iter().copied();
     let mut next = move || bytes.next();
     let head = next().unwrap_or(0);
+    let mode = if head & 1 == 0 { Mode::Transactional } else { Mode::Ordered };
     let setup = Setup {
-        mode: if head & 1 == 0 { Mode::Transactional } else { Mode::Ordered },
-        locked: head & 2 != 0,
+        mode,
+        // Without transactions, operations on one handle need the host's lock (decision 5).
+        locked: mode == Mode::Ordered || head & 2 != 0,
         strict: head & 4 != 0,
         dual: head & 8 != 0,
         blocks: 1 + (head >> 4 & 3),

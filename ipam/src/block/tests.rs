@@ -34,7 +34,7 @@ fn every_block_size_gives_each_address_once() {
                 assign(&mut block, free, &owner("b")).unwrap();
             }
             assert_eq!(block.allocated().count(), size as usize);
-            assert_eq!(block.attributes.len(), if size <= 2 { 1 } else { 2 });
+            assert_eq!(block.attributes.len(), if size <= 4 { 1 } else { 2 });
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::{Mode, SimStore};
 use crate::audit::{HostFacts, audit, plan_repair};
 use crate::{
-    Ask, Assign, Assigned, Context, Held, IpamError, Now, Pools, Release, ReleaseIp, Released, holdings,
-    plan_assign, plan_release, plan_release_affinities, plan_release_ip,
+    Ask, Assign, Assigned, Context, Held, IpamError, Now, Pools, Release, ReleaseIp, holdings, plan_assign,
+    plan_release, plan_release_affinities, plan_release_ip,
 };
 use model::resource::{IpPoolSpec, NodeSpec};
 use model::store::{Plan, Stop, View, Write};
@@ -59,7 +59,7 @@ impl Op {
 #[derive(Clone, Debug)]
 enum Outcome {
     Added(Assigned),
-    Released(Released),
+    Released,
     Withdrawn,
 }
 
@@ -80,6 +80,8 @@ pub struct Process {
     view: View,
     state: State,
     crashed: bool,
+    /// Addresses that were freed by force since the operation began.
+    robbed: Vec<IpAddr>,
 }
 
 impl Process {
@@ -121,6 +123,11 @@ fn attrs(host: u8, id: u8) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
+/// The address that [`Op::Free`] means.
+fn freed(n: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, n])
+}
+
 impl World {
     pub fn new(setup: Setup) -> Self {
         let mut store = SimStore::default();
@@ -149,14 +156,8 @@ impl World {
 
     pub fn spawn(&mut self, host: u8, ops: Vec<Op>) {
         let state = State::Planning;
-        self.processes.push(Process {
-            host,
-            ops: Rc::new(ops),
-            at: 0,
-            view: View::new(),
-            state,
-            crashed: false,
-        });
+        let (view, robbed) = (View::new(), Vec::new());
+        self.processes.push(Process { host, ops: Rc::new(ops), at: 0, view, state, crashed: false, robbed });
     }
 
     /// The processes that can take a step now.
@@ -226,9 +227,25 @@ impl World {
         if self.setup.locked {
             self.locks.insert(self.processes[index].host, index);
         }
+        self.expect_losses(index);
         match self.processes[index].state.clone() {
             State::Planning => self.plan(index),
             State::Writing(writes, at, outcome) => self.write(index, &writes, at, outcome),
+        }
+    }
+
+    /// A DEL that began ends its attachment's claim to its addresses, done or killed. One address
+    /// freed by force is its holder's no more, nor that of an ADD that is about to answer it.
+    fn expect_losses(&mut self, index: usize) {
+        let host = self.processes[index].host;
+        match self.processes[index].op() {
+            Some(Op::Del(id)) => drop(self.live.remove(&(host, id))),
+            Some(Op::Free(n)) => {
+                let ip = freed(n);
+                self.live.retain(|_, held| !held.contains(&ip));
+                self.processes.iter_mut().for_each(|process| process.robbed.push(ip));
+            }
+            _ => {}
         }
     }
 
@@ -290,15 +307,12 @@ impl World {
         process.at += 1;
         process.view.clear();
         process.state = State::Planning;
+        let robbed = std::mem::take(&mut process.robbed);
         self.unlock(index);
-        match (op, outcome) {
-            (Op::Add(id), Some(Outcome::Added(assigned))) => self.added(host, id, &assigned),
-            (Op::Del(id), Some(_)) => drop(self.live.remove(&(host, id))),
-            (Op::Free(_), Some(Outcome::Released(released))) => {
-                // Whoever held it does not any more.
-                self.live.retain(|_, held| !held.iter().any(|ip| released.freed.contains(ip)));
-            }
-            _ => {}
+        if let (Op::Add(id), Some(Outcome::Added(assigned))) = (op, outcome)
+            && !assigned.addresses.iter().any(|given| robbed.contains(&given.ip))
+        {
+            self.added(host, id, &assigned);
         }
     }
 
@@ -354,10 +368,12 @@ impl World {
         let cx = self.cx(host);
         match op {
             Op::Add(id) => map(plan_assign(view, &cx, &self.assign_request(host, id)), Outcome::Added),
-            Op::Del(id) => map(plan_release(view, &cx, &self.release_request(host, id)), Outcome::Released),
+            Op::Del(id) => {
+                map(plan_release(view, &cx, &self.release_request(host, id)), |_| Outcome::Released)
+            }
             Op::Free(n) => {
-                let ip = ReleaseIp::new(IpAddr::from([10, 0, 0, n]));
-                map(plan_release_ip(view, &cx, &[ip], Duration::ZERO), Outcome::Released)
+                let asked = [ReleaseIp::new(freed(n))];
+                map(plan_release_ip(view, &cx, &asked, Duration::ZERO), |_| Outcome::Released)
             }
             Op::Withdraw => map(plan_release_affinities(view, &cx, cx.host, true), |_| Outcome::Withdrawn),
             Op::Drain => map(plan_release_affinities(view, &cx, cx.host, false), |_| Outcome::Withdrawn),
