@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_file_and_the_place() {
-        for (text, wanted) in [("a: b: c", "line 1"), ("{\"a\": }", "line 1"), ("a: 1\na: 2", "line 2")] {
+        for (text, wanted) in [("a: b: c", "line 1"), ("{\"a\": 1", "line 1"), ("a: 1\na: 2", "line 2")] {
             let error = format!("{:#}", parse("pools.yaml", text).unwrap_err());
             assert!(error.contains("pools.yaml") && error.contains(wanted), "{error}");
         }
@@ -145,11 +145,11 @@ mod tests {
 
     #[test]
     fn hostile_files_end_in_an_error() {
-        let aliases: String = (b'b'..b'n')
-            .map(|c| {
-                format!("{0}: &{0} [{1}]\n", c as char, [format!("*{}", (c - 1) as char)].repeat(9).join(","))
-            })
-            .collect();
+        let line = |c: u8| {
+            let (name, before) = (c as char, (c - 1) as char);
+            format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 9].join(","))
+        };
+        let aliases: String = (b'b'..b'n').map(line).collect();
         for text in [format!("a: &a [1]\n{aliases}"), "[".repeat(100_000), "{\"a\":".repeat(100_000)] {
             assert!(parse("f", &text).is_err());
         }

@@ -40,6 +40,9 @@ impl Places {
         let parent = || store.as_deref().and_then(Path::parent).map(Path::to_owned);
         let state_dir = path(&options.state_dir, "PERCALE_STATE_DIR").or_else(parent);
         let state_dir = state_dir.unwrap_or_else(|| STATE_DIR.into());
+        // The journal names stores by their path: `/a/store/` and `/a/./store` are `/a/store`.
+        let plain = |path: &PathBuf| path.components().collect::<PathBuf>();
+        let store = store.as_ref().map(plain);
         Ok(Self {
             store: store.clone().unwrap_or_else(|| state_dir.join("store")),
             lock_file: path(&options.ipam_lock_file, "PERCALE_IPAM_LOCK_FILE")
@@ -182,11 +185,13 @@ mod tests {
         assert_eq!(resolve(&options, &[]).unwrap().store, Path::new("/s/store"));
     }
 
+    type Case<'a> = (Options, &'a [(&'a str, &'a str)], &'a str);
+
     // A host that is set up for a cluster store is never answered from an empty embedded one.
     #[test]
     fn another_store_is_refused_however_it_is_asked_for() {
         let typed = |t| Options { datastore_type: Some(t), ..Options::default() };
-        let cases: [(Options, &[(&str, &str)], &str); 6] = [
+        let cases: [Case<'_>; 6] = [
             (typed(StoreType::Kubernetes), &[], "kubernetes"),
             (Options::default(), &[("DATASTORE_TYPE", "etcdv3")], "etcdv3"),
             (

@@ -41,12 +41,17 @@ struct Item<'a> {
     key: String,
     #[serde(default)]
     revision: u64,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "even_null", skip_serializing_if = "Option::is_none")]
     value: Option<&'a RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hex: Option<String>,
+}
+
+/// A stored `null` is a value like any other.
+fn even_null<'de: 'a, 'a, D: serde::Deserializer<'de>>(source: D) -> Result<Option<&'a RawValue>, D::Error> {
+    Deserialize::deserialize(source).map(Some)
 }
 
 /// Prints the store. What cannot be read of a damaged one is told on stderr.

@@ -21,7 +21,7 @@ pub fn pending(places: &Places) -> Result<Vec<(Id, Entry)>> {
 
 /// Carries out what is owed to this store. The answer is what was freed.
 /// An entry of an attachment that a plugin works on is left to that plugin.
-pub fn replay(session: &Session, host: &Host) -> Result<Vec<(Scope, IpAddr)>> {
+pub fn replay(session: &Session, host: &Host) -> Result<Vec<IpAddr>> {
     let mut freed = Vec::new();
     for (id, entry) in pending(&session.places)? {
         let Some(scope) = scope_of(&session.store.identity(), &entry) else { continue };
@@ -30,7 +30,7 @@ pub fn replay(session: &Session, host: &Host) -> Result<Vec<(Scope, IpAddr)>> {
         for request in requests(&at, &entry) {
             let cx = host.context(&scope);
             let released = session.commit(|view| ipam::plan_release(view, &cx, &request))?;
-            freed.extend(released.freed.into_iter().map(|ip| (scope.clone(), ip)));
+            freed.extend(released.freed);
         }
         Journal::open_existing(&session.places.state_dir)?.done(id)?;
     }

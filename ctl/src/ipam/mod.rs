@@ -4,11 +4,14 @@ mod check;
 mod configure;
 mod journal;
 mod release;
+mod repair;
+mod report;
 mod show;
 mod stray;
 
 pub use check::{Findings, check, examine};
 pub use configure::configure;
+pub use journal::pending;
 pub use release::release;
 pub use show::show;
 

@@ -5,6 +5,7 @@
 
 mod claims;
 mod delete;
+mod finish;
 mod get;
 mod patch;
 mod write;

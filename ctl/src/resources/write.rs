@@ -1,8 +1,9 @@
 //! `create`, `apply`, `replace`.
 
+use super::finish::{finish, without_version};
 use super::{Refusal, Step, Wish, decode, refuse_if_locked, require, wishes};
 use crate::cli::{CreateArgs, FileArgs};
-use crate::kinds::{self, API_VERSION, Problem, pool_net};
+use crate::kinds::{Problem, pool_net};
 use crate::outcome::{Outcome, say};
 use crate::session::Places;
 use anyhow::Result;
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 use model::block::default_block_size;
 use model::store::{Expect, Plan, Query, View, Write};
 use model::{Family, Scope, ip, keys};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What to do with objects that are there, and with those that are not.
@@ -168,103 +169,6 @@ fn check_version(wish: &Wish, stored: Option<&Value>, exists: bool) -> Option<Pr
     let now = stored?["metadata"]["resourceVersion"].as_str()?;
     let text = format!("the stored object has changed since it was read ({given}, now {now}): get it again");
     (exists && given != now).then(|| Problem::new("metadata.resourceVersion", text))
-}
-
-/// What is stored: the wish in its canonical form, with identity and foreign members of what is there.
-fn finish(wish: &Wish, stored: Option<&Value>, time: &str, chance: &[u8; 16]) -> Value {
-    let mut object = without_version(&wish.object);
-    object["apiVersion"] = API_VERSION.into();
-    object["kind"] = wish.kind.name.into();
-    if !object["spec"].is_object() {
-        object["spec"] = json!({});
-    }
-    if is_pool(wish) {
-        fill_pool(&mut object);
-    }
-    if wish.kind.name == "IPAMConfiguration" {
-        fill_config(&mut object);
-        // Its stored form has no place for metadata.
-        return kinds::object(
-            wish.kind.name,
-            "default",
-            object["spec"].as_object().cloned().unwrap_or_default(),
-        );
-    }
-    match stored {
-        Some(stored) => keep(wish, stored, &mut object),
-        None => name_it(&mut object, time, chance),
-    }
-    object
-}
-
-fn without_version(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.remove("resourceVersion");
-    }
-    object
-}
-
-/// Identity stays; what this build does not know, and what users do not write, stays too.
-fn keep(wish: &Wish, stored: &Value, object: &mut Value) {
-    for member in
-        ["uid", "creationTimestamp", "deletionTimestamp", "generation", "finalizers", "ownerReferences"]
-    {
-        if let Some(value) = stored["metadata"].get(member) {
-            object["metadata"][member] = value.clone();
-        }
-    }
-    if let (None, Some(status)) = (object.get("status"), stored.get("status")) {
-        object["status"] = status.clone();
-    }
-    wish.kind.carry_over(stored, object);
-}
-
-fn name_it(object: &mut Value, time: &str, chance: &[u8; 16]) {
-    let metadata = &mut object["metadata"];
-    if metadata["uid"].as_str().unwrap_or_default().is_empty() {
-        metadata["uid"] = uuid(chance).into();
-    }
-    if metadata["creationTimestamp"].as_str().unwrap_or_default().is_empty() {
-        metadata["creationTimestamp"] = time.into();
-    }
-}
-
-/// A random UUID, version 4 (RFC 9562 section 5.4).
-fn uuid(chance: &[u8; 16]) -> String {
-    let mut bits = u128::from_be_bytes(*chance);
-    bits = bits & !(0xf << 76) | 4 << 76;
-    bits = bits & !(3 << 62) | 2 << 62;
-    let hex = format!("{bits:032x}");
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-/// Calico fills these when it writes a pool (reference 4.1), and old readers count on them.
-fn fill_pool(object: &mut Value) {
-    let Some(net) = pool_net(object) else { return };
-    let spec = &mut object["spec"];
-    spec["cidr"] = net.to_string().into();
-    if spec["blockSize"].as_u64().unwrap_or(0) == 0 {
-        spec["blockSize"] = default_block_size(Family::of_net(&net)).into();
-    }
-    for (member, default) in [("ipipMode", "Never"), ("vxlanMode", "Never"), ("nodeSelector", "all()")] {
-        if spec[member].as_str().unwrap_or_default().is_empty() {
-            spec[member] = default.into();
-        }
-    }
-}
-
-fn fill_config(object: &mut Value) {
-    let defaults = [
-        ("strictAffinity", json!(false)),
-        ("autoAllocateBlocks", json!(true)),
-        ("maxBlocksPerHost", json!(0)),
-    ];
-    for (member, default) in defaults {
-        if object["spec"].get(member).is_none() {
-            object["spec"][member] = default;
-        }
-    }
 }
 
 /// Pools must not overlap each other, nor blocks of another size (reference 3.9, 4.1).

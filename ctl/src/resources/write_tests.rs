@@ -1,6 +1,7 @@
 use super::*;
 use crate::documents;
 use model::store::{Entry, Stop};
+use serde_json::json;
 
 fn wanted(text: &str) -> Vec<Wish> {
     documents::parse("f", text).unwrap().into_iter().map(|d| super::super::wish(d).unwrap()).collect()
