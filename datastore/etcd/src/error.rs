@@ -12,13 +12,13 @@ pub(crate) struct Failure {
     pub detail: String,
     /// Another link, or another endpoint, may do better.
     pub lost: bool,
-    /// The server cannot have seen the request.
-    pub unsent: bool,
+    /// The request cannot have had an effect.
+    pub unapplied: bool,
 }
 
 impl Failure {
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), lost: false, unsent: false }
+        Self { kind, detail: detail.into(), lost: false, unapplied: false }
     }
 
     pub fn invalid(detail: impl Into<String>) -> Self {
@@ -36,7 +36,7 @@ impl Failure {
     }
 
     pub fn unreachable(detail: impl Into<String>) -> Self {
-        Self { lost: true, unsent: true, ..Self::new(ErrorKind::Unreachable, detail) }
+        Self { lost: true, unapplied: true, ..Self::new(ErrorKind::Unreachable, detail) }
     }
 
     pub fn os(error: &io::Error) -> Self {
@@ -54,11 +54,11 @@ impl From<etcd_client::Error> for Failure {
         match error {
             E::GRpcStatus(status) => of_status(&status),
             E::TransportError(e) => of_transport(ErrorKind::Unreachable, &e),
-            E::IoError(e) => Self { unsent: false, ..Self::unreachable(e.to_string()) },
+            E::IoError(e) => Self { unapplied: false, ..Self::unreachable(e.to_string()) },
             E::InvalidArgs(_) | E::InvalidUri(_) | E::Utf8Error(_) | E::InvalidMetadataValue(_) => {
                 Self::invalid(error.to_string())
             }
-            other => Self { unsent: false, ..Self::unreachable(other.to_string()) },
+            other => Self { unapplied: false, ..Self::unreachable(other.to_string()) },
         }
     }
 }
@@ -72,13 +72,13 @@ fn of_status(status: &tonic::Status) -> Failure {
 }
 
 fn of_transport(kind: ErrorKind, error: &(dyn StdError + 'static)) -> Failure {
-    let chain = || std::iter::successors(Some(error), |e| e.source());
-    let unsent = chain().any(|e| {
+    let chain = || std::iter::successors(Some(error), |e: &&(dyn StdError + 'static)| (*e).source());
+    let unapplied = chain().any(|e| {
         e.is::<tonic::ConnectError>()
             || e.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
     });
     let texts: Vec<String> = chain().map(ToString::to_string).collect();
-    Failure { lost: true, unsent, ..Failure::new(kind, texts.join(": ")) }
+    Failure { lost: true, unapplied, ..Failure::new(kind, texts.join(": ")) }
 }
 
 /// etcd's codes and texts (api/v3rpc/rpctypes/error.go of etcd 3.4).
@@ -98,6 +98,7 @@ fn of_answer(code: Code, message: &str) -> Failure {
         Code::FailedPrecondition if has("authentication is not enabled") => ErrorKind::Denied,
         _ => ErrorKind::Io,
     };
-    let lost = code == Code::Unavailable || has("auth store") || has("invalid auth token");
-    Failure { lost, ..Failure::new(kind, message) }
+    // Refused before it was looked at: the token is older than the permissions, or the server is cut off.
+    let unapplied = has("auth store") || has("invalid auth token") || has("no leader");
+    Failure { lost: unapplied || code == Code::Unavailable, unapplied, ..Failure::new(kind, message) }
 }

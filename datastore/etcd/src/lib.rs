@@ -86,11 +86,16 @@ impl Store for Etcd {
     }
 
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
-        let txn = txn::of(writes).map_err(|failure| failure.into_error("write to etcd", self.cluster.subject()))?;
-        let answer = self.run("write to etcd", deadline, self.cluster.write(|mut kv| {
-            let txn = txn.clone();
-            async move { kv.txn(txn).await }
-        }))?;
+        let txn =
+            txn::of(writes).map_err(|failure| failure.into_error("write to etcd", self.cluster.subject()))?;
+        let answer = self.run(
+            "write to etcd",
+            deadline,
+            self.cluster.write(|mut kv| {
+                let txn = txn.clone();
+                async move { kv.txn(txn).await }
+            }),
+        )?;
         txn::outcome(writes, &answer)
     }
 

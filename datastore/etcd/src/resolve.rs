@@ -2,7 +2,7 @@
 //! addresses, then the hosts file, then the servers of resolv.conf.
 
 use resolv_conf::ScopedIp;
-use rsdns::clients::config::ClientConfig;
+use rsdns::clients::ClientConfig;
 use rsdns::clients::tokio::Client;
 use rsdns::records::Class;
 use rsdns::records::data::{A, Aaaa};
