@@ -177,3 +177,23 @@ fn kind_of(op: &'static str, errno: Errno, path: String) -> NetnsError {
         _ => NetnsError::Io { op, path, source },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is done where the calling thread could not come back.
+    #[test]
+    fn a_thread_of_its_own_does_the_same() {
+        let made = std::thread::spawn(|| {
+            // SAFETY: only the network namespace changes, of this thread alone.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+            Netns::current().unwrap()
+        });
+        let other = made.join().unwrap();
+        let home = Netns::current().unwrap().id().unwrap();
+        let seen = other.run_apart(|| Netns::current().unwrap().id().unwrap()).unwrap();
+        assert_eq!(seen, other.id().unwrap());
+        assert_ne!(seen, home);
+    }
+}

@@ -207,8 +207,10 @@ fn finish(host: &mut Nl, netns: &Netns, plan: &PodPlan, reply: &Reply) -> Result
     let unknown = || Error::Malformed { op: "look up peer of", subject: plan.host_name.clone() };
     let pod_ifindex = host_end.peer_ifindex.ok_or_else(unknown)?;
     prepare_host_end(host, plan, host_end.index, link::settings(reply))?;
-    let pod_end = fill_pod(netns, plan, pod_ifindex, host)?;
-    settle(host, plan, host_end.index)?;
+    let mut pod = fill_pod(netns, plan, pod_ifindex, host.timeout())?;
+    // The kernel's workers use the time that the host end takes.
+    settle_host_end(host, plan, host_end.index)?;
+    let pod_end = settle_pod_end(&mut pod, plan, pod_ifindex)?.ok_or_else(unknown)?;
     Ok(Wired {
         host_ifindex: host_end.index,
         pod_ifindex,
@@ -226,21 +228,23 @@ fn prepare_host_end(host: &mut Nl, plan: &PodPlan, index: u32, now: Settings) ->
     Ok(())
 }
 
-fn fill_pod(netns: &Netns, plan: &PodPlan, index: u32, host: &Nl) -> Result<Link, Error> {
-    let timeout = host.timeout();
+fn fill_pod(netns: &Netns, plan: &PodPlan, index: u32, timeout: Duration) -> Result<Nl, Error> {
     let mut pod = netns.run(|| {
         sysctl::pod(plan.has_v4(), plan.has_v6(), plan.forward_in_pod)?;
         Nl::here(timeout)
     })??;
     pod.must(&requests::pod_end(plan, index))?;
+    Ok(pod)
+}
+
+fn settle_pod_end(pod: &mut Nl, plan: &PodPlan, index: u32) -> Result<Option<Link>, Error> {
     let v6: Vec<IpAddr> = plan.addresses.iter().copied().filter(IpAddr::is_ipv6).collect();
-    let seen = await_ready(&mut pod, index, &v6, |_| true)?;
-    seen.ok_or_else(|| Error::Malformed { op: "look up link", subject: plan.pod_name.clone() })
+    await_ready(pod, index, &v6, |_| true)
 }
 
 /// The host end's carrier came last, and a kernel worker acts on it in its own time (linkwatch):
 /// until then packets into the pod are dropped. Since 6.8 looking at the link does the worker's part.
-fn settle(host: &mut Nl, plan: &PodPlan, index: u32) -> Result<(), Error> {
+fn settle_host_end(host: &mut Nl, plan: &PodPlan, index: u32) -> Result<(), Error> {
     let own = plan.has_v6().then_some(IpAddr::V6(HOST_LL));
     await_ready(host, index, own.as_slice(), link::is_operational).map(drop)
 }
