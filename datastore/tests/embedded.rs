@@ -1,6 +1,6 @@
 //! The embedded store as its users see it: one process, sound medium.
 
-#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![allow(clippy::unwrap_used, reason = "a failing call fails the test that made it")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! Full and read-only file systems, and damaged stores with their cure.
 // REQ: A-16
 
-#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![allow(clippy::unwrap_used, reason = "a failing call fails the test that made it")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! The journal of releases as its users see it.
 
-#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![allow(clippy::unwrap_used, reason = "a failing call fails the test that made it")]
 
 mod support;
 

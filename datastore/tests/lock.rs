@@ -1,7 +1,7 @@
 //! File locks between threads and processes.
 // REQ: C-03
 
-#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![allow(clippy::unwrap_used, reason = "a failing call fails the test that made it")]
 
 mod support;
 

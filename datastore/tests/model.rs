@@ -1,6 +1,6 @@
 //! Random commits, reopenings and loads against a plain map.
 
-#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![allow(clippy::unwrap_used, reason = "a failing call fails the test that made it")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! Many processes on one store: killed at random instants, in PID namespaces of their own.
 // REQ: A-16
 
-#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![allow(clippy::unwrap_used, reason = "a failing call fails the test that made it")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Watching a store: what is there, what others change, through checkpoints and loads.
 
-#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![allow(clippy::unwrap_used, reason = "a failing call fails the test that made it")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! What the tests of this crate share.
 
 #![allow(dead_code, reason = "each test binary uses some of it")]
-#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![allow(clippy::unwrap_used, reason = "a failing call fails the test that made it")]
 
 use datastore::embedded::{Embedded, Mode};
 use datastore::{CommitError, Deadline, Error, ErrorKind, Store};
