@@ -6,6 +6,8 @@
 //!
 //! Everything here is synchronous and takes a [`Deadline`]; a cluster back end owns its runtime.
 
+#[doc(hidden)]
+pub mod conformance;
 mod drive;
 pub mod embedded;
 mod error;
