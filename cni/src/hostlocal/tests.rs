@@ -273,9 +273,9 @@ fn killed_imports_end_with_every_lease_stored_once() {
     }
 }
 
-/// host-local itself writes the directory, waits for our lock, and is noticed afterwards.
+/// host-local itself (Debian's containernetworking-plugins) writes the directory, waits for our lock, and
+/// is noticed afterwards.
 #[test]
-#[ignore = "needs Debian's containernetworking-plugins: cargo test -p cni --lib -- --ignored hostlocal"]
 fn beside_host_local_itself() {
     let bed = Bed { dir: tempfile::tempdir().unwrap() };
     let id = |n: usize| format!("container-{n}");
