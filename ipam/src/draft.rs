@@ -230,4 +230,10 @@ impl<'a> Draft<'a> {
         }
         Ok(self.view.require(wanted)?)
     }
+
+    /// Asks for the release times of blocks that do not exist any more, all at once.
+    pub fn require_cooling(&self, cidrs: &[IpNet]) -> Step<()> {
+        let keys = cidrs.iter().map(|cidr| keys::cooling(self.scope, cidr));
+        Ok(self.view.require(keys.map(Query::Get))?)
+    }
 }

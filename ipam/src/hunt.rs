@@ -50,17 +50,18 @@ impl Hunt<'_, '_, '_> {
     /// Takes an address, whichever is best.
     pub fn any(&mut self) -> Step<IpAddr> {
         let own = self.own_blocks()?;
+        let limited = self.limit().is_some_and(|limit| own.len() >= limit as usize);
+        let may_claim = !limited && self.env.config.auto_allocate_blocks;
         if let Some(ip) = self.try_own(&own)? {
             return Ok(ip);
         }
-        let limited = self.limit().is_some_and(|limit| own.len() >= limit as usize);
-        if !limited
-            && self.env.config.auto_allocate_blocks
-            && let Some(ip) = self.try_new()?
-        {
+        if may_claim && let Some(ip) = self.try_new(Pick::Cool)? {
             return Ok(ip);
         }
-        if let Some(ip) = self.try_cooling(&own)? {
+        if self.delay().is_some()
+            && let Some(ip) = self.try_cooling(&own, may_claim)?
+        {
+            self.notes.push(Note::Cooling { ip });
             return Ok(ip);
         }
         let foreign = self.foreign_blocks(&own)?;
@@ -249,15 +250,33 @@ impl Hunt<'_, '_, '_> {
     }
 
     /// Claims a block that does not exist yet.
-    fn try_new(&mut self) -> Step<Option<IpAddr>> {
+    fn try_new(&mut self, pick: Pick) -> Step<Option<IpAddr>> {
         let existing = self.draft.block_cidrs(self.family)?;
         for source in self.sources {
             let gaps = Gaps::new(source, &existing, &self.env.reserved);
-            for cidr in gaps.from(self.start(source)) {
-                let open = Open { block: self.new_block(cidr), new: true };
-                if let Some((ordinal, _)) = self.pick(&open.block, Pick::Cool)? {
-                    return self.take_own(open, ordinal).map(Some);
+            let mut blocks = gaps.from(self.start(source));
+            // The first one nearly always does; others follow where addresses of it are withheld.
+            for length in std::iter::once(1).chain((3..).map(|power| 1 << power.min(10))) {
+                let window: Vec<IpNet> = blocks.by_ref().take(length).collect();
+                if window.is_empty() {
+                    break;
                 }
+                if let Some(ip) = self.claim_one(&window, pick)? {
+                    return Ok(Some(ip));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn claim_one(&mut self, window: &[IpNet], pick: Pick) -> Step<Option<IpAddr>> {
+        if self.delay().is_some() {
+            self.draft.require_cooling(window)?;
+        }
+        for cidr in window {
+            let open = Open { block: self.new_block(*cidr), new: true };
+            if let Some((ordinal, _)) = self.pick(&open.block, pick)? {
+                return self.take_own(open, ordinal).map(Some);
             }
         }
         Ok(None)
@@ -273,11 +292,9 @@ impl Hunt<'_, '_, '_> {
         }
     }
 
-    /// The address of an own block that was released longest ago.
-    fn try_cooling(&mut self, own: &[IpNet]) -> Step<Option<IpAddr>> {
-        if self.delay().is_none() {
-            return Ok(None);
-        }
+    /// The address that was released longest ago: of an own block, else of a block that has gone
+    /// since and can be claimed again.
+    fn try_cooling(&mut self, own: &[IpNet], may_claim: bool) -> Step<Option<IpAddr>> {
         let mut oldest: Option<(Duration, Open, u32)> = None;
         for cidr in own {
             let Some(open) = self.open_own(cidr)? else { continue };
@@ -287,10 +304,11 @@ impl Hunt<'_, '_, '_> {
                 oldest = Some((age, open, ordinal));
             }
         }
-        let Some((_, open, ordinal)) = oldest else { return Ok(None) };
-        let ip = self.take_own(open, ordinal)?;
-        self.notes.push(Note::Cooling { ip });
-        Ok(Some(ip))
+        match oldest {
+            Some((_, open, ordinal)) => self.take_own(open, ordinal).map(Some),
+            None if may_claim => self.try_new(Pick::Oldest),
+            None => Ok(None),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Not part of the interface: for this workspace's tests and fuzz targets.
 
+mod check;
 mod store;
 mod world;
 

@@ -1,4 +1,5 @@
 //! Where addresses come from: blocks, pools, limits, borrowing, explicit addresses.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod cluster;
 

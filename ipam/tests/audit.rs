@@ -1,4 +1,5 @@
 //! What the consistency check finds, and what its repair does.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod cluster;
 

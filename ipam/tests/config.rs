@@ -1,4 +1,5 @@
 //! What comes from the network configuration: ranges, pools to create, reuse delay, sticky names.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod cluster;
 

@@ -2,6 +2,7 @@
 //! crashes of several hosts on one store. See `ipam::sim` for what is checked after each.
 //!
 //! `PERCALE_FULL=1` runs twenty times as many random schedules.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use ipam::sim::{Mode, Op, Setup, World};
 use std::collections::HashSet;
@@ -70,10 +71,10 @@ fn every_schedule_in_a_store_with_transactions() {
         exhaust("both families, a crash", Setup { dual: true, ..one }, 1, &[(0, add), (1, add)]),
         exhaust("one handle, two interfaces", TX, 1, &[(0, &[Add(0), Del(0)]), (0, &[Add(1)])]),
         exhaust("borrow and give back", one, 0, &[(0, &[Add(0), Del(0)]), (1, &[Add(0), Del(0)])]),
-        exhaust("claims given up", TX, 0, &[(0, &[Add(0), Del(0)]), (0, &[Withdraw]), (1, add)]),
+        exhaust("claims given up", TX, 0, &[(0, add), (0, &[Withdraw]), (1, add)]),
         exhaust("drained", one, 0, &[(0, add), (0, &[Drain]), (1, add)]),
     ];
-    assert!(schedules.iter().sum::<usize>() > 20_000, "{schedules:?}");
+    assert!(schedules.iter().sum::<usize>() > 15_000, "{schedules:?}");
 }
 
 // REQ: A-16
@@ -92,7 +93,7 @@ fn every_schedule_in_a_store_without_transactions() {
         exhaust("drained, a crash", ORDERED, 1, &[(0, add), (0, &[Drain])]),
         exhaust("freed by address", one, 0, &[(0, &[Add(0), Free(0)]), (1, add)]),
     ];
-    assert!(schedules.iter().sum::<usize>() > 60_000, "{schedules:?}");
+    assert!(schedules.iter().sum::<usize>() > 100_000, "{schedules:?}");
 }
 
 /// SplitMix64 (public domain): seeds name schedules, so a failing one can be run again.
@@ -159,12 +160,12 @@ fn random_schedules(mode: Mode, count: u64) {
 // REQ: A-02
 #[test]
 fn random_schedules_in_a_store_with_transactions() {
-    random_schedules(Mode::Transactional, 10_000);
+    random_schedules(Mode::Transactional, 7_000);
 }
 
 #[test]
 fn random_schedules_in_a_store_without_transactions() {
-    random_schedules(Mode::Ordered, 10_000);
+    random_schedules(Mode::Ordered, 7_000);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Giving addresses back: by attachment, by address, by journal; and claims to blocks.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod cluster;
 

@@ -1,4 +1,5 @@
 //! Stored objects as the versions named in `testdata/stored` write them, and damaged ones.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use model::keys::{self, Key};
 use model::{

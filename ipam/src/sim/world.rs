@@ -1,16 +1,14 @@
-//! Hosts with operations in progress on one store, and what must hold at the end.
+//! Hosts with operations in progress on one store.
 
 use super::{Mode, SimStore};
-use crate::audit::{HostFacts, audit, plan_repair};
 use crate::{
-    Ask, Assign, Assigned, Context, Held, IpamError, Now, Pools, Release, ReleaseIp, holdings, plan_assign,
-    plan_release, plan_release_affinities, plan_release_ip,
+    Ask, Assign, Assigned, Context, IpamError, Now, Pools, Release, ReleaseIp, plan_assign, plan_release,
+    plan_release_affinities, plan_release_ip,
 };
 use model::resource::{IpPoolSpec, NodeSpec};
 use model::store::{Plan, Stop, View, Write};
 use model::{Family, IpPool, IpamConfig, Node, Scope, Stored, keys};
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -92,27 +90,27 @@ impl Process {
 
 #[derive(Clone, Debug)]
 pub struct World {
-    setup: Setup,
-    store: SimStore,
-    processes: Vec<Process>,
+    pub(super) setup: Setup,
+    pub(super) store: SimStore,
+    pub(super) processes: Vec<Process>,
     /// Attachments (host, number) that were answered addresses and not deleted since.
-    live: BTreeMap<(u8, u8), Vec<IpAddr>>,
+    pub(super) live: BTreeMap<(u8, u8), Vec<IpAddr>>,
     /// Attachments that were ever asked for.
-    known: BTreeSet<(u8, u8)>,
+    pub(super) known: BTreeSet<(u8, u8)>,
     /// Who holds a host's lock.
-    locks: BTreeMap<u8, usize>,
+    pub(super) locks: BTreeMap<u8, usize>,
     /// Simulated seconds: one for each finished operation.
     clock: u64,
 }
 
-const HOSTS: [&str; 3] = ["node-a", "node-b", "node-c"];
+pub(super) const HOSTS: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 fn handle(host: u8, id: u8) -> String {
     // Two attachments share a handle, as two interfaces of one container do.
     format!("net.container-{}-{}", HOSTS[usize::from(host)], id / 2)
 }
 
-fn attrs(host: u8, id: u8) -> BTreeMap<String, String> {
+pub(super) fn attrs(host: u8, id: u8) -> BTreeMap<String, String> {
     let pairs = [
         ("node", HOSTS[usize::from(host)].to_owned()),
         ("network", "net".to_owned()),
@@ -328,7 +326,7 @@ impl World {
         self.live.insert((host, id), ips);
     }
 
-    fn cx(&self, host: u8) -> Context<'static> {
+    pub(super) fn cx(&self, host: u8) -> Context<'static> {
         let (seconds, ms) = (1_000_000_000, 1000);
         let now = Now {
             wall_ns: (1_700_000_000 + self.clock) * seconds,
@@ -378,108 +376,6 @@ impl World {
             Op::Withdraw => map(plan_release_affinities(view, &cx, cx.host, true), |_| Outcome::Withdrawn),
             Op::Drain => map(plan_release_affinities(view, &cx, cx.host, false), |_| Outcome::Withdrawn),
         }
-    }
-
-    /// Tells end states apart: what is stored (without revisions) and what was answered. Schedules
-    /// that end alike need to be checked once.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = std::hash::DefaultHasher::new();
-        self.store.contents().for_each(|entry| entry.hash(&mut hasher));
-        (&self.live, &self.known).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// Checks every invariant at the end of a schedule.
-    pub fn check(&self) {
-        self.check_live(&self.held());
-        let mut repaired = self.clone();
-        repaired.repair();
-        repaired.check_exact();
-        let mut deleted = self.clone();
-        deleted.delete_all();
-    }
-
-    fn held(&self) -> Vec<Held> {
-        let all = holdings(&self.store.whole(), &self.cx(0)).expect("everything is known");
-        assert_eq!(all.notes, [], "damaged objects");
-        all.held
-    }
-
-    /// Every address that was answered is its owner's, and no address has two owners.
-    fn check_live(&self, held: &[Held]) {
-        let unique: BTreeSet<IpAddr> = held.iter().map(|held| held.ip).collect();
-        assert_eq!(unique.len(), held.len(), "an address has two owners");
-        for ((host, id), ips) in &self.live {
-            for ip in ips {
-                let owned = |held: &&Held| held.ip == *ip && held.attrs == attrs(*host, *id);
-                assert!(held.iter().any(|held| owned(&held)), "{ip} of {host}-{id} is not its own: {held:?}");
-            }
-        }
-    }
-
-    fn facts(&self, host: u8) -> HostFacts {
-        let known = self.known.iter().filter(|(of, _)| *of == host);
-        let netns =
-            known.map(|(of, id)| (attrs(*of, *id)["netns"].clone(), self.live.contains_key(&(*of, *id))));
-        HostFacts {
-            host: HOSTS[usize::from(host)].to_owned(),
-            boot_id: "boot".to_owned(),
-            netns: netns.collect(),
-            ..HostFacts::default()
-        }
-    }
-
-    /// Every host audits and repairs until there is nothing left to repair.
-    fn repair(&mut self) {
-        for host in 0..HOSTS.len() as u8 {
-            let (cx, facts) = (self.cx(host), self.facts(host));
-            for round in 0.. {
-                let view = self.store.whole();
-                let report = audit(&view, &cx, &facts).expect("everything is known");
-                assert_eq!(report.duplicated, []);
-                assert_eq!(report.damaged, []);
-                match plan_repair(&view, &cx, &facts, &report).expect("everything is known") {
-                    Plan::Done(_) => break,
-                    Plan::Commit(writes, _) => {
-                        assert!(round < 20, "repairs do not end: {report:?}");
-                        self.apply_now(&writes);
-                    }
-                }
-            }
-        }
-    }
-
-    fn apply_now(&mut self, writes: &[Write]) {
-        match self.setup.mode {
-            Mode::Transactional => assert!(self.store.commit(writes)),
-            Mode::Ordered => writes.iter().for_each(|write| assert!(self.store.apply(write))),
-        }
-    }
-
-    /// After a repair: nothing is wrong, and exactly what was answered is allocated.
-    fn check_exact(&self) {
-        let held = self.held();
-        self.check_live(&held);
-        let live: usize = self.live.values().map(Vec::len).sum();
-        assert_eq!(held.len(), live, "leaked: {held:?}, live: {:?}", self.live);
-        for host in 0..HOSTS.len() as u8 {
-            let report = audit(&self.store.whole(), &self.cx(host), &self.facts(host)).expect("known");
-            assert!(report.clean(), "{report:?}");
-        }
-    }
-
-    /// DEL of every attachment that was ever asked for, killed or not, leaves nothing.
-    fn delete_all(&mut self) {
-        self.processes.clear();
-        self.locks.clear();
-        for (host, id) in self.known.clone() {
-            self.spawn(host, vec![Op::Del(id)]);
-        }
-        self.finish();
-        let held = self.held();
-        assert_eq!(held, [], "DEL leaves addresses");
-        let handles: Vec<_> = self.store.keys(&keys::handles(&Scope::Cluster)).collect();
-        assert_eq!(handles, [""; 0], "DEL leaves handles");
     }
 }
 
