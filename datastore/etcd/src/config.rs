@@ -101,7 +101,11 @@ impl Config {
         if uri.path() != "/" {
             return Err(bad("must have no path"));
         }
-        Ok(Endpoint { host: host.to_owned(), port: uri.port_u16().unwrap_or(PORT), tls, uri })
+        let port = match authority.strip_prefix(host).and_then(|rest| rest.strip_prefix(':')) {
+            Some(port) => port.parse().map_err(|_| bad("has no port number"))?,
+            None => PORT,
+        };
+        Ok(Endpoint { host: host.to_owned(), port, tls, uri })
     }
 
     fn has_tls_file(&self) -> bool {
