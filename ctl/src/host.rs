@@ -17,6 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Bound on each look at the kernel.
 const KERNEL_WAIT: Duration = Duration::from_secs(5);
 
+/// Routes asked for at once: a socket takes about 200 kB in one message.
+const ROUTE_BATCH: usize = 256;
+
 /// How the engine marks its host links: `percale:NETWORK/CONTAINER/IFNAME` as ifalias.
 const ALIAS: &str = "percale:";
 
@@ -96,11 +99,15 @@ fn routed(addresses: &[IpAddr], links: &[Link]) -> Result<BTreeSet<IpAddr>> {
         return Ok(BTreeSet::new());
     }
     let live: BTreeSet<u32> = links.iter().filter(|l| is_live(l)).map(|l| l.index).collect();
-    let routes = netlink::routes_to(&mut socket()?, addresses)?;
-    let leads = |route: &&netlink::HostRoute| {
+    let leads = |route: &netlink::HostRoute| {
         route.kind == RouteKind::Unicast && route.ifindex.is_some_and(|index| live.contains(&index))
     };
-    Ok(routes.iter().filter(leads).map(|route| route.ip).collect())
+    let (mut nl, mut found) = (socket()?, BTreeSet::new());
+    for batch in addresses.chunks(ROUTE_BATCH) {
+        let routes = netlink::routes_to(&mut nl, batch)?;
+        found.extend(routes.into_iter().filter(leads).map(|route| route.ip));
+    }
+    Ok(found)
 }
 
 /// All links of this host.

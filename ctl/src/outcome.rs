@@ -49,8 +49,19 @@ pub fn report(error: &Error) -> ExitCode {
         // `percalectl ... | head`: the reader has what it wanted.
         return ExitCode::SUCCESS;
     }
-    say_error(&format!("{error:#}"));
+    say_error(&chain(error));
     ExitCode::from(if error.is::<BadUsage>() { USAGE } else { FAILED })
+}
+
+/// An error with its causes, but for those that an error before has quoted already.
+pub fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Prints what clap has to say: help and version are no errors.
@@ -82,4 +93,15 @@ pub fn say_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// Writes a remark to stderr. That stderr is closed is no reason to fail.
 pub fn say_error(text: &str) {
     let _ = writeln!(io::stderr().lock(), "percalectl: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let error = anyhow::anyhow!("no route").context("look up route: no route").context("checking");
+        assert_eq!(chain(&error), "checking: look up route: no route");
+    }
 }

@@ -4,6 +4,7 @@ use super::{Finding, Host};
 use crate::cli::ScopeArgs;
 use crate::host;
 use crate::ipam::{Findings, examine, pending};
+use crate::outcome::chain;
 use crate::session::{Places, store_deadline};
 use anyhow::Result;
 use datastore::ErrorKind;
@@ -117,7 +118,7 @@ pub fn journal(host: &Host<'_>) -> Vec<Finding> {
         Err(error) => {
             let why = "releases that were put off cannot be carried out";
             let cure = format!("ls -l {}", places.state_dir.join("journal").display());
-            return vec![Finding::wrong(CHECK, format!("{error:#}"), why, cure)];
+            return vec![Finding::wrong(CHECK, chain(&error), why, cure)];
         }
     };
     let (mine, others): (Vec<_>, Vec<_>) =
@@ -149,7 +150,7 @@ pub fn audit(host: &Host<'_>) -> Vec<Finding> {
         }
         Err(error) => {
             let why = "leaks and leftovers could not be looked for";
-            vec![Finding::wrong(CHECK, format!("{error:#}"), why, format!("{} ipam check", command(places)))]
+            vec![Finding::wrong(CHECK, chain(&error), why, format!("{} ipam check", command(places)))]
         }
     }
 }

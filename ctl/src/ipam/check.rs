@@ -6,7 +6,7 @@ use super::stray::{self, Stray};
 use super::{journal, read, scopes};
 use crate::cli::{CheckArgs, Output, ScopeArgs};
 use crate::host::{self, Host};
-use crate::outcome::{Outcome, say, say_json};
+use crate::outcome::{Outcome, chain, say, say_json};
 use crate::session::{Places, Session};
 use anyhow::Result;
 use cni_protocol::Attachment;
@@ -70,7 +70,7 @@ pub fn examine(session: &Session, host: &Host, args: &ScopeArgs) -> Result<Findi
     }
     let (owed, journal_problem) = match owed(session) {
         Ok(owed) => (owed, None),
-        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+        Err(error) => (Vec::new(), Some(chain(&error))),
     };
     Ok(Findings { scopes: reports, strays: seen_strays(session, host)?, owed, journal_problem })
 }

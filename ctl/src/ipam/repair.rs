@@ -4,7 +4,7 @@ use super::check::{MAX_LOCKS, facts, idle_strays};
 use super::{journal, read, scopes};
 use crate::cli::ScopeArgs;
 use crate::host::{self, Host};
-use crate::outcome::say_error;
+use crate::outcome::{chain, say_error};
 use crate::session::{Places, Session};
 use anyhow::Result;
 use cni_protocol::Attachment;
@@ -12,7 +12,7 @@ use datastore::lock::AttachmentLock;
 use ipam::audit::{Item, Report, Seen};
 use model::Scope;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Bound on the rounds of repair, at 100 writes each.
@@ -33,39 +33,52 @@ pub fn repair(session: &Session, host: &Host, args: &ScopeArgs) -> Result<Fixed>
     let mut fixed = Fixed::default();
     match journal::replay(session, host) {
         Ok(freed) => fixed.freed.extend(freed),
-        Err(error) => say_error(&format!("the journal was left as it is: {error:#}")),
+        Err(error) => say_error(&format!("the journal was left as it is: {}", chain(&error))),
     }
     for scope in scopes(session, args)? {
-        for _ in 0..MAX_ROUNDS {
-            if !repair_round(session, host, &scope, &mut fixed)? {
-                break;
-            }
-        }
+        repair_scope(session, host, &scope, &mut fixed)?;
     }
     remove_strays(session, host, &mut fixed)?;
     Ok(fixed)
 }
 
-/// One audit and repair under the locks of the attachments concerned: an ADD that finds its old
-/// lease again changes nothing in the store, so that only its lock tells that the lease is alive.
-/// True when there may be more to do.
-fn repair_round(session: &Session, host: &Host, scope: &Scope, fixed: &mut Fixed) -> Result<bool> {
+fn repair_scope(session: &Session, host: &Host, scope: &Scope, fixed: &mut Fixed) -> Result<()> {
+    let facts = facts(session, host, scope)?;
+    let report = read(session, |view| ipam::audit::audit(view, &host.context(scope), &facts))?;
+    for owners in leaked(&report).chunks(MAX_LOCKS) {
+        repair_batch(session, host, scope, owners, fixed)?;
+    }
+    // What belongs to no attachment, and what the releases left.
+    repair_batch(session, host, scope, &[], fixed)
+}
+
+/// Audits again and repairs under the locks of these attachments: an ADD that finds its old lease
+/// again changes nothing in the store, so that only its lock tells that the lease is alive.
+fn repair_batch(
+    session: &Session,
+    host: &Host,
+    scope: &Scope,
+    owners: &[Attachment],
+    fixed: &mut Fixed,
+) -> Result<()> {
     let cx = host.context(scope);
-    let before = facts(session, host, scope)?;
-    let suspects = leaked(&read(session, |view| ipam::audit::audit(view, &cx, &before))?);
-    let mut locks = lock_some(&session.places, &suspects)?;
+    let mut locks = lock_some(&session.places, owners)?;
     let facts = facts(session, host, scope)?;
     let mut report = read(session, |view| ipam::audit::audit(view, &cx, &facts))?;
     report.leaked.retain(|item| item_holder(item).is_none_or(|at| locks.contains_key(&at)));
-    let repaired = session.commit(|view| ipam::audit::plan_repair(view, &cx, &facts, &report))?;
-    fixed.writes += repaired.writes;
-    for held in &repaired.released {
-        fixed.freed.push(held.ip);
-        if let Some(lock) = host::holder(held).and_then(|at| locks.remove(&at)) {
-            lock.remove_and_release()?;
+    let mut gone = BTreeSet::new();
+    for _ in 0..MAX_ROUNDS {
+        let repaired = session.commit(|view| ipam::audit::plan_repair(view, &cx, &facts, &report))?;
+        fixed.writes += repaired.writes;
+        fixed.freed.extend(repaired.released.iter().map(|held| held.ip));
+        gone.extend(repaired.released.iter().filter_map(host::holder));
+        if repaired.writes == 0 || !repaired.more {
+            break;
         }
     }
-    Ok(repaired.writes > 0 && (repaired.more || suspects.len() > MAX_LOCKS))
+    // Only now: another commit may have been about the same attachment.
+    gone.iter().filter_map(|at| locks.remove(at)).try_for_each(AttachmentLock::remove_and_release)?;
+    Ok(())
 }
 
 /// The attachments of leaked addresses.
@@ -84,16 +97,8 @@ fn item_holder(item: &Item) -> Option<Attachment> {
 }
 
 fn lock_some(places: &Places, owners: &[Attachment]) -> Result<BTreeMap<Attachment, AttachmentLock>> {
-    let mut locks = BTreeMap::new();
-    for at in owners {
-        if locks.len() == MAX_LOCKS {
-            break;
-        }
-        if let Some(lock) = host::try_lock(places, at)? {
-            locks.insert(at.clone(), lock);
-        }
-    }
-    Ok(locks)
+    let lock = |at: &Attachment| Ok(host::try_lock(places, at)?.map(|lock| (at.clone(), lock)));
+    owners.iter().filter_map(|at| lock(at).transpose()).collect()
 }
 
 /// Removes strays, each under its owner's lock. The routes through a link go with it.

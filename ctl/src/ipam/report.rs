@@ -117,7 +117,11 @@ pub fn text(findings: &Findings, fixed: Option<&Fixed>) -> String {
         (n, None) => format!("; `percalectl ipam check --fix` repairs {n} of them"),
         (n, Some(_)) => format!("; {n} of them could not be repaired now, while a plugin works on them"),
     };
-    text + &format!("{} things are wrong{advice}\n", findings.count())
+    let verdict = match findings.count() {
+        1 => "1 thing is wrong".to_owned(),
+        n => format!("{n} things are wrong"),
+    };
+    text + &format!("{verdict}{advice}\n")
 }
 
 fn items_table(printed: &Printed<'_>) -> String {

@@ -164,7 +164,7 @@ fn blocks_table(blocks: &[BlockRow]) -> String {
 
 /// Beyond a billion nobody counts.
 fn count(n: u128) -> String {
-    if n < 10_u128.pow(9) { n.to_string() } else { format!("~2^{}", n.ilog2()) }
+    if n < 10_u128.pow(9) { n.to_string() } else { format!("~2^{:.0}", (n as f64).log2()) }
 }
 
 #[derive(Serialize)]

@@ -217,7 +217,7 @@ pub fn object(kind: &str, name: &str, spec: Map<String, Value>) -> Value {
     json!({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
-/// All pools of a list are checked for this against each other.
+/// The network of a pool that is stored or written.
 pub use check::pool_net;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{decode, wishes};
 use crate::cli::{GetArgs, GetOutput};
 use crate::documents::to_yaml;
 use crate::kinds::{self, Kind, name_of};
-use crate::outcome::{Outcome, say, say_error, say_json};
+use crate::outcome::{Outcome, chain, say, say_error, say_json};
 use crate::session::{Places, store_deadline};
 use crate::table::Table;
 use anyhow::{Result, anyhow};
@@ -25,7 +25,7 @@ pub fn get(places: &Places, args: &GetArgs) -> Result<Outcome> {
                 Ok(object) => found.push((kind, object)),
                 Err(error) => {
                     damaged = true;
-                    say_error(&format!("damaged object {}: {error:#}", entry.key));
+                    say_error(&format!("damaged object {}: {}", entry.key, chain(&error)));
                 }
             }
         }
