@@ -104,20 +104,28 @@ def keeps_object(bed, wanted):
         bed.admin.must("DELETE", path)
 
 
+def manifests_are_ascii(_bed):
+    for path in (pathlib.Path(__file__).parents[2] / "install/manifests/crds").glob("*.yaml"):
+        assert path.read_bytes().isascii(), path.name
+
+
 def guards_writes(bed):
+    """As the plugin's account. The text of a refused precondition differs between releases; its code does not."""
     collection = f"{CRDS}/ipamhandles"
     path = f"{collection}/percale-check"
     handle = {"kind": "IPAMHandle", "apiVersion": "crd.projectcalico.org/v1", "metadata": {"name": "percale-check"}}
-    first = bed.plugin.must("POST", collection, {**handle, "spec": {"handleID": "percale-check", "block": {}}})
-    assert bed.plugin.call("POST", collection, first | {"metadata": handle["metadata"]})[0] == 409, "made twice"
-    marked = {**first, "spec": {**first["spec"], "deleted": True}}
-    assert bed.plugin.must("PUT", path, marked)["spec"]["deleted"] is True
-    assert bed.plugin.call("PUT", path, first)[0] == 409, "a write at an old revision"
-    precondition = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "other"}}
-    status, answer = bed.plugin.call("DELETE", path, precondition)
-    assert status == 409 and "UID in precondition" in answer["message"], answer
-    precondition["preconditions"]["uid"] = first["metadata"]["uid"]
-    bed.plugin.must("DELETE", path, precondition)
+    handle["spec"] = {"handleID": "percale-check", "block": {}, "deleted": False}
+    first = bed.plugin.must("POST", collection, handle)
+    options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": first["metadata"]["uid"]}}
+    try:
+        assert bed.plugin.call("POST", collection, handle)[0] == 409, "made twice"
+        marked = {**first, "spec": {**first["spec"], "deleted": True}}
+        assert bed.plugin.must("PUT", path, marked)["spec"]["deleted"] is True
+        assert bed.plugin.call("PUT", path, first)[0] == 409, "a write at an old revision"
+        other = {**options, "preconditions": {"uid": "other"}}
+        assert bed.plugin.call("DELETE", path, other)[0] == 409, "the UID of another object"
+    finally:
+        bed.plugin.must("DELETE", path, options)
     assert bed.plugin.call("GET", path)[0] == 404
 
 
@@ -145,7 +153,8 @@ def takes_pod_status(bed):
         assert bed.plugin.must("GET", path)["metadata"]["annotations"] == annotations
         patch["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000"
         status, answer = bed.plugin.call("PATCH", f"{path}/status", patch, merge)
-        assert status == 409, f"another pod's UID: {status} {answer}"
+        fields = {cause["field"] for cause in answer["details"]["causes"]}
+        assert (status, fields) == (422, {"metadata.uid"}), f"another pod's UID: {status} {answer}"
         status, _ = bed.plugin.call("PATCH", path, {"metadata": {"labels": {"a": "b"}}}, merge)
         assert status == 403, f"a patch beside the status: {status}"
         assert bed.plugin.call("DELETE", path)[0] == 403, "the plugin deleted a pod"
@@ -187,6 +196,7 @@ def checks():
     for path in sorted((pathlib.Path(__file__).parent / "objects").glob("*.json")):
         wanted = json.loads(path.read_text())["object"]
         yield f"kept: {path.stem}", lambda bed, wanted=wanted: keeps_object(bed, wanted)
+    yield "the manifests are plain ASCII", manifests_are_ascii
     yield "refused: a block with a member missing and one of a wrong type", refuses_bad_block
     yield "writes and deletes by revision and UID, as the plugin's account", guards_writes
     yield "the plugin's account: reads what it needs", serves_plugin
