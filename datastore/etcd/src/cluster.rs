@@ -23,6 +23,9 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 /// than every 5 s, or while idle (its `grpc-keepalive-min-time`).
 const PING: Duration = Duration::from_secs(6);
 
+/// Seen where a new connection ends at once; later ones are replaced.
+const CLOSED: &str = "the server closed the connection (does it want TLS, or a client certificate?)";
+
 pub(crate) struct Cluster {
     config: Config,
     subject: String,
@@ -184,7 +187,7 @@ impl Cluster {
         // One connection for each channel: a new one is made here, where the cluster's id is checked.
         let mut once = Some(TokioIo::new(stream));
         let connector = tower::service_fn(move |_: Uri| {
-            let stream = once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+            let stream = once.take().ok_or_else(|| io::Error::other(CLOSED));
             std::future::ready(stream)
         });
         Ok(endpoint.connect_with_connector(connector).await?)
