@@ -93,7 +93,7 @@ fn room(dir: &Path) -> Option<Finding> {
         let what = format!("the file system of {shown} is read-only");
         (
             what,
-            "no pod can get an address, and releases wait in memory of nobody",
+            "no pod can get an address, and no release can be written down",
             format!("mount -o remount,rw $(findmnt -no TARGET -T {shown})"),
         )
     } else if free < LITTLE_ROOM {

@@ -9,6 +9,11 @@ const CHECK: &str = "sysctls";
 
 pub fn check(host: &Host<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if get(host, "net.ipv4.ip_forward").is_none() {
+        let what = format!("{} cannot be read", host.path("/proc/sys/net/ipv4/ip_forward").display());
+        let cure = "mount -t proc proc /proc, or name another --host-root".to_owned();
+        return vec![Finding::note(CHECK, what, "no kernel setting could be looked at", cure)];
+    }
     findings.extend(forwarding(host, "net.ipv4.ip_forward", "IPv4"));
     if host.ipv6 {
         findings.extend(forwarding(host, "net.ipv6.conf.all.forwarding", "IPv6"));
@@ -183,6 +188,7 @@ mod tests {
         set(
             dir.path(),
             &[
+                ("ipv4/ip_forward", "1\n"),
                 ("ipv6/conf/all/forwarding", "1\n"),
                 ("ipv6/conf/eth0/accept_ra", "1\n"),
                 ("ipv6/conf/lo/accept_ra", "1\n"),
