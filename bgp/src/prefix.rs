@@ -1,5 +1,6 @@
 //! Address families and prefixes, in a form small enough for a table of a million.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::{Index, IndexMut};
@@ -101,7 +102,7 @@ impl<T> IndexMut<Family> for PerFamily<T> {
 ///
 /// The order is by family, then address, then length: a prefix comes before all that it covers.
 /// 18 bytes, alignment 1, so that a table entry wastes nothing on it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix {
     family: Family,
     /// Network order; IPv4 uses the first four.
@@ -174,6 +175,20 @@ impl Prefix {
     /// The same address with fewer bits. `None` if `len` is longer than it is.
     pub fn truncate(&self, len: u8) -> Option<Prefix> {
         (len <= self.len).then(|| Prefix { bits: masked(self.bits, len), len, ..*self })
+    }
+}
+
+/// One comparison of numbers where the derived order would compare octet by octet: a table compares a lot.
+impl Ord for Prefix {
+    fn cmp(&self, other: &Prefix) -> Ordering {
+        let key = |p: &Prefix| (p.family, u128::from_be_bytes(p.bits), p.len);
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Prefix {
+    fn partial_cmp(&self, other: &Prefix) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -16,16 +16,18 @@ const CONN: ConnId = ConnId(1);
 
 fn recordings() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/bgp");
-    let files = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let files =
+        std::fs::read_dir(folder).expect("the recordings are there").map(|e| e.expect("readable").path());
     let mut hex: Vec<PathBuf> = files.filter(|p| p.extension().is_some_and(|e| e == "hex")).collect();
     hex.sort();
     hex
 }
 
 fn octets(file: &Path) -> Vec<u8> {
-    let text = std::fs::read_to_string(file).unwrap();
+    let text = std::fs::read_to_string(file).expect("a recording is text");
     let digits: Vec<u8> = text.trim().bytes().collect();
-    let pair = |d: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap();
+    let digit = |d: u8| char::from(d).to_digit(16).expect("a recording is hexadecimal") as u8;
+    let pair = |d: &[u8; 2]| digit(d[0]) << 4 | digit(d[1]);
     digits.as_chunks().0.iter().map(pair).collect()
 }
 
@@ -58,17 +60,21 @@ fn outcome(stream: &[u8], piece: usize) -> String {
         speaker.handle(PEER, Input::Received(CONN, octets.to_vec()), Time::ZERO);
         while let Some(output) = speaker.poll_output() {
             match output {
-                Output::Up(_, n) => writeln!(text, "up: {n:#?}").unwrap(),
+                Output::Up(_, n) => push(&mut text, format_args!("up: {n:#?}")),
                 Output::Send(..) => {}
-                other => writeln!(text, "{other:?}").unwrap(),
+                other => push(&mut text, format_args!("{other:?}")),
             }
         }
     }
     for (prefix, path_id, a) in speaker.rib().received_from(PEER) {
         let hops = speaker.rib().next_hops(prefix).len();
-        writeln!(text, "{prefix} id {path_id} next hops in use {hops}: {}", route(&a)).unwrap();
+        push(&mut text, format_args!("{prefix} id {path_id} next hops in use {hops}: {}", route(&a)));
     }
     text
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a String takes everything");
 }
 
 fn route(a: &Attributes) -> String {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 fn config() -> ProptestConfig {
-    let cases = if std::env::var_os("PERCALE_FULL").is_some() { 40_000 } else { 400 };
+    let cases = if std::env::var_os("PERCALE_FULL").is_some() { 40_000 } else { 1_000 };
     ProptestConfig {
         cases,
         failure_persistence: None,

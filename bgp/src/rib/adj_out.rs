@@ -64,14 +64,18 @@ impl Out {
         }
     }
 
-    /// True if a change of this prefix has to be noted: the peer knows of it or of its absence.
-    pub fn notes(&self, prefix: Prefix) -> bool {
-        let passed = match self.sync[prefix.family()] {
+    /// True if the peer knows of a prefix or of its absence, so that a change has to be noted.
+    pub fn has_passed(&self, prefix: Prefix) -> bool {
+        match self.sync[prefix.family()] {
             Sync::Waiting => false,
             Sync::First { after } => after.is_some_and(|a| prefix <= a),
             Sync::Again { .. } | Sync::Done => true,
-        };
-        passed && !self.pending.contains_key(&prefix)
+        }
+    }
+
+    /// The same, and it was not noted yet.
+    pub fn notes(&self, prefix: Prefix) -> bool {
+        self.has_passed(prefix) && !self.pending.contains_key(&prefix)
     }
 
     /// The family to walk next and where.
@@ -106,13 +110,24 @@ impl Batch {
 
     pub fn announce(&mut self, nlri: Nlri, attributes: &Arc<Attributes>) {
         let family = nlri.prefix.family();
+        let at = self.group(attributes, family);
+        self.groups[at].2.push(nlri);
+    }
+
+    /// Where routes with these attributes are collected. Mostly that is where the last one went.
+    fn group(&mut self, attributes: &Arc<Attributes>, family: Family) -> usize {
+        let is_last =
+            |(a, f, _): &(Arc<Attributes>, Family, Vec<Nlri>)| Arc::ptr_eq(a, attributes) && *f == family;
+        if self.groups.last().is_some_and(is_last) {
+            return self.groups.len() - 1;
+        }
         // Handles are interned: the same value is the same address.
         let key = (Arc::as_ptr(attributes) as usize, family);
         let at = *self.index.entry(key).or_insert(self.groups.len());
         if at == self.groups.len() {
             self.groups.push((attributes.clone(), family, Vec::new()));
         }
-        self.groups[at].2.push(nlri);
+        at
     }
 
     /// Adds what takes a peer from `last` to `now`.

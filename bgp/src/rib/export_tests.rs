@@ -130,7 +130,8 @@ fn reflection_leaves_its_traces_and_external_peers_do_not_see_them() {
 fn loops_are_refused() {
     let mut rib = with_peers(&[(1, false), (2, true)]);
     rib.options.cluster_id = Some([5, 5, 5, 5].into());
-    let cases: [(u32, &dyn Fn(&mut Attributes), Refusal); 4] = [
+    type Edit<'a> = &'a dyn Fn(&mut Attributes);
+    let cases: [(u32, Edit<'_>, Refusal); 4] = [
         (1, &|a| a.as_path = AsPath::sequence(&[US + 1, US]), Refusal::AsLoop),
         (2, &|a| a.originator_id = Some([10, 0, 0, 100].into()), Refusal::OwnOriginator),
         (2, &|a| a.cluster_list = vec![[5, 5, 5, 5].into()], Refusal::OwnCluster),

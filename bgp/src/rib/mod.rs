@@ -44,7 +44,7 @@ use adj_out::Out;
 use import::Importer;
 use intern::Interner;
 use neighbor::Neighbors;
-use path::Node;
+use path::{Node, Paths};
 use select::{Context, select};
 
 /// What is the same for all peers.
@@ -105,26 +105,28 @@ pub struct Rib {
     deferred: bool,
 }
 
-/// What others see of a prefix.
+/// What others see of a prefix. Of the usual single path nothing is allocated.
 struct Seen {
-    /// The paths that some peer may be told, best first.
-    paths: Vec<Path>,
-    hops: Vec<NextHop>,
+    /// The paths that packets take, best first.
+    used: Paths,
+    /// All usable paths, where a peer has add-path.
+    usable: Vec<Path>,
 }
 
 impl Seen {
     fn of(node: &Node, context: &Context<'_>, all: bool) -> Seen {
-        Seen { paths: tellable(node, context, all), hops: hops(node) }
+        let usable = if all { usable(node, context) } else { Vec::new() };
+        Seen { used: Paths::of(node.multipath()), usable }
+    }
+
+    /// The paths that some peer may be told, best first.
+    fn tellable(&self, all: bool) -> &[Path] {
+        if all { &self.usable } else { &self.used[..self.used.len().min(1)] }
     }
 }
 
-/// The paths that some peer may be told: the best, or all usable ones where a peer has add-path.
-fn tellable(node: &Node, context: &Context<'_>, all: bool) -> Vec<Path> {
-    if all {
-        node.paths.iter().filter(|p| context.candidate(p).is_some()).cloned().collect()
-    } else {
-        node.best().cloned().into_iter().collect()
-    }
+fn usable(node: &Node, context: &Context<'_>) -> Vec<Path> {
+    node.paths.iter().filter(|p| context.candidate(p).is_some()).cloned().collect()
 }
 
 impl Rib {
@@ -151,6 +153,8 @@ impl Rib {
         if self.neighbors.get(id).is_some_and(|old| who(old) != who(&neighbor)) {
             self.forget(id);
         }
+        // Options may have changed while its routes were only kept: what others were told depends on them.
+        self.reconfigure(id, neighbor.options.clone());
         let mut out = Out::new();
         if !self.deferred {
             out.begin(neighbor.families);
@@ -289,11 +293,12 @@ impl Rib {
         if self.deferred {
             return;
         }
-        if before.hops != now.hops {
+        if !same_paths(&before.used, &now.used) && hops(&before.used) != hops(&now.used) {
             self.dirty.insert(prefix);
         }
-        if !same_paths(&before.paths, &now.paths) {
-            self.note(prefix, &before.paths, &now.paths);
+        let (before, now) = (before.tellable(self.tells_all), now.tellable(self.tells_all));
+        if !same_paths(before, now) {
+            self.note(prefix, before, now);
         }
     }
 
@@ -323,7 +328,7 @@ impl Rib {
 
     /// Where packets for exactly this prefix go; empty for none of ours.
     pub fn next_hops(&self, prefix: Prefix) -> Vec<NextHop> {
-        self.table.get(&prefix).map(hops).unwrap_or_default()
+        self.table.get(&prefix).map(|n| hops(n.multipath())).unwrap_or_default()
     }
 
     /// Prefixes in the table.
@@ -345,15 +350,18 @@ impl Rib {
         let host = Prefix::host(addr);
         let usable = |len| {
             let prefix = host.truncate(len)?;
-            self.table.get(&prefix).filter(|n| n.used > 0).map(|n| FibChange { prefix, next_hops: hops(n) })
+            self.table
+                .get(&prefix)
+                .filter(|n| n.used > 0)
+                .map(|n| FibChange { prefix, next_hops: hops(n.multipath()) })
         };
         (0..=host.prefix_len()).rev().find_map(usable)
     }
 }
 
 /// The next hops of the paths in use. Routes that start here have none: the kernel has them from elsewhere.
-fn hops(node: &Node) -> Vec<NextHop> {
-    let learnt = node.multipath().iter().filter(|p| p.peer != PeerId::LOCAL);
+fn hops(used: &[Path]) -> Vec<NextHop> {
+    let learnt = used.iter().filter(|p| p.peer != PeerId::LOCAL);
     let mut hops: Vec<NextHop> = learnt.filter_map(|p| p.accepted.as_ref().map(|a| a.next_hop)).collect();
     hops.sort_unstable();
     hops.dedup();

@@ -1,15 +1,18 @@
 //! The RIB's side towards peers: noting changes, and telling them.
 
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::wire::{self, Attributes, EncodeParams, RefreshKind};
+use crate::wire::{self, Attributes, EncodeParams, Nlri, RefreshKind};
 use crate::{Family, Prefix};
 
 use super::adj_out::{Batch, Out, Sync, Told, refresh_marker};
-use super::export::Exporter;
+use super::export::{Cache, Exporter};
+use super::intern::Interner;
 use super::neighbor::{Neighbor, NeighborOptions};
 use super::path::{Path, PeerId};
+use super::select::Context;
 use super::{Refusal, Rib};
 
 /// Prefixes looked at in one call of [`Rib::poll_updates`]: bounds its time and lets routes share messages.
@@ -21,23 +24,55 @@ impl Rib {
         let Rib { neighbors, options, outs, interner, .. } = self;
         let exporter = Exporter { neighbors, options };
         for (id, out) in outs.iter_mut() {
-            let Some(neighbor) = neighbors.get(*id).filter(|_| out.notes(prefix)) else { continue };
+            let Some(neighbor) = neighbors.get(*id).filter(|_| out.has_passed(prefix)) else { continue };
             let from_there = |p: &Path| p.peer == *id;
             if before.iter().all(from_there) && now.iter().all(from_there) {
                 continue;
             }
-            let told = view(&exporter, (*id, neighbor), prefix, before, out, interner);
-            out.pending.insert(prefix, told);
+            let Out { pending, cache, .. } = out;
+            if let Entry::Vacant(entry) = pending.entry(prefix) {
+                entry.insert(view(&exporter, (*id, neighbor), prefix, before, cache, interner).collect());
+            }
         }
     }
 
-    /// What a peer is to be told of a prefix.
-    fn told(&mut self, id: PeerId, prefix: Prefix, out: &mut Out) -> Told {
-        let (context, all) = (self.context(), self.tells_all);
-        let paths = self.table.get(&prefix).map(|n| super::tellable(n, &context, all)).unwrap_or_default();
-        let Some(neighbor) = self.neighbors.get(id) else { return Vec::new() };
-        let exporter = Exporter { neighbors: &self.neighbors, options: &self.options };
-        view(&exporter, (id, neighbor), prefix, &paths, out, &mut self.interner)
+    /// Calls `each` with what a peer is to be told of a prefix.
+    fn told(
+        &mut self,
+        id: PeerId,
+        prefix: Prefix,
+        out: &mut Out,
+        mut each: impl FnMut(u32, Arc<Attributes>),
+    ) {
+        let Rib { table, neighbors, options, next_hops, interner, tells_all, .. } = self;
+        let Some((node, neighbor)) = table.get(&prefix).zip(neighbors.get(id)) else { return };
+        let exporter = Exporter { neighbors, options };
+        let all = if *tells_all {
+            super::usable(node, &Context { neighbors, next_hops, options })
+        } else {
+            Vec::new()
+        };
+        let paths = if *tells_all { &all[..] } else { &node.multipath()[..node.multipath().len().min(1)] };
+        let told = view(&exporter, (id, neighbor), prefix, paths, &mut out.cache, interner);
+        told.for_each(|(path_id, attributes)| each(path_id, attributes));
+    }
+
+    fn told_list(&mut self, id: PeerId, prefix: Prefix, out: &mut Out) -> Told {
+        let mut list = Told::new();
+        self.told(id, prefix, out, |path_id, attributes| list.push((path_id, attributes)));
+        list
+    }
+
+    /// Adds to a batch what takes a peer from `last` to what it is to be told now.
+    fn tell(&mut self, id: PeerId, prefix: Prefix, last: &Told, out: &mut Out, batch: &mut Batch) {
+        if last.is_empty() {
+            self.told(id, prefix, out, |path_id, attributes| {
+                batch.announce(Nlri { prefix, path_id }, &attributes)
+            });
+        } else {
+            let now = self.told_list(id, prefix, out);
+            batch.difference(prefix, last, &now);
+        }
     }
 
     /// The next messages for a peer: call it when there is room to send, until it answers `None`. It may
@@ -61,8 +96,7 @@ impl Rib {
     fn tell_pending(&mut self, id: PeerId, out: &mut Out, batch: &mut Batch) {
         for _ in 0..BATCH {
             let Some((prefix, last)) = out.pending.pop_first() else { break };
-            let now = self.told(id, prefix, out);
-            batch.difference(prefix, &last, &now);
+            self.tell(id, prefix, &last, out, batch);
         }
     }
 
@@ -82,8 +116,7 @@ impl Rib {
         let prefixes: Vec<Prefix> = self.stretch(family, from);
         let mut batch = Batch::default();
         for prefix in &prefixes {
-            let now = self.told(id, *prefix, out);
-            batch.difference(*prefix, &Vec::new(), &now);
+            self.tell(id, *prefix, &Told::new(), out, &mut batch);
         }
         batch.write(encode, messages);
         advance(out, family, prefixes.last().copied(), enhanced, messages);
@@ -112,8 +145,7 @@ impl Rib {
         let mut out = Out::new();
         let mut all = Vec::new();
         for prefix in prefixes {
-            let told = self.told(id, prefix, &mut out);
-            all.extend(told.into_iter().map(|(path_id, a)| (prefix, path_id, a)));
+            self.told(id, prefix, &mut out, |path_id, a| all.push((prefix, path_id, a)));
         }
         all
     }
@@ -146,7 +178,7 @@ impl Rib {
         let Some(mut out) = self.outs.remove(&id) else { return };
         let prefixes: Vec<Prefix> = self.table.keys().copied().filter(|p| out.notes(*p)).collect();
         for prefix in prefixes {
-            let told = self.told(id, prefix, &mut out);
+            let told = self.told_list(id, prefix, &mut out);
             out.pending.insert(prefix, told);
         }
         self.outs.insert(id, out);
@@ -174,22 +206,21 @@ impl Rib {
     }
 }
 
-fn view(
-    exporter: &Exporter<'_>,
-    (id, neighbor): (PeerId, &Neighbor),
+/// What a peer is told of these paths; the best comes first, and a peer without add-path is told only that one.
+fn view<'a>(
+    exporter: &'a Exporter<'a>,
+    (id, neighbor): (PeerId, &'a Neighbor),
     prefix: Prefix,
-    paths: &[Path],
-    out: &mut Out,
-    interner: &mut super::Interner,
-) -> Told {
+    paths: &'a [Path],
+    cache: &'a mut Cache,
+    interner: &'a mut Interner,
+) -> impl Iterator<Item = (u32, Arc<Attributes>)> + 'a {
     let add_path = neighbor.encode.add_path[prefix.family()];
-    // The best comes first; a peer without add-path is told only that one.
     let paths = if add_path { paths } else { &paths[..paths.len().min(1)] };
-    let told = paths.iter().filter_map(|path| {
-        let attributes = exporter.export((id, neighbor), prefix, path, &mut out.cache, interner).ok()?;
+    paths.iter().filter_map(move |path| {
+        let attributes = exporter.export((id, neighbor), prefix, path, cache, interner).ok()?;
         Some((if add_path { path.local_id } else { 0 }, attributes))
-    });
-    told.collect()
+    })
 }
 
 /// Moves a walk on; after its last stretch comes the End-of-RIB or the end of the refresh.

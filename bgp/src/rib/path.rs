@@ -68,6 +68,14 @@ impl DerefMut for Paths {
 impl Paths {
     const EMPTY: Paths = Paths::Many(Vec::new());
 
+    /// A copy of some paths.
+    pub fn of(paths: &[Path]) -> Paths {
+        match paths {
+            [one] => Paths::One(one.clone()),
+            _ => Paths::Many(paths.to_vec()),
+        }
+    }
+
     fn push(&mut self, path: Path) {
         *self = match std::mem::replace(self, Paths::EMPTY) {
             Paths::Many(list) if list.is_empty() => Paths::One(path),

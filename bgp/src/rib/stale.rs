@@ -100,14 +100,15 @@ impl Rib {
     fn mark_stale(&mut self, id: PeerId, family: Family) {
         for prefix in self.held(id, family, |p| p.freshness == Freshness::Fresh) {
             let Some(node) = self.table.get_mut(&prefix) else { continue };
-            node.paths.iter_mut().filter(|p| p.peer == id).for_each(|p| p.freshness = Freshness::Stale);
+            let fresh = node.paths.iter_mut().filter(|p| p.peer == id && p.freshness == Freshness::Fresh);
+            fresh.for_each(|p| p.freshness = Freshness::Stale);
         }
     }
 
     fn mark_long_lived(&mut self, id: PeerId, family: Family) {
-        for prefix in self.held(id, family, |p| p.freshness == Freshness::Stale) {
-            let paths: Vec<Path> =
-                self.table[&prefix].paths.iter().filter(|p| p.peer == id).cloned().collect();
+        let stale = |p: &Path| p.peer == id && p.freshness == Freshness::Stale;
+        for prefix in self.held(id, family, stale) {
+            let paths: Vec<Path> = self.table[&prefix].paths.iter().filter(|p| stale(p)).cloned().collect();
             for path in paths {
                 let path = Path { freshness: Freshness::LongLived, ..path };
                 let accepted = self.keep_stale_mark(&path, path.accepted.clone());

@@ -129,3 +129,43 @@ fn after_our_restart_nobody_is_told_before_all_is_known() {
     assert_eq!((heard.prefixes(), heard.end_of_rib.len()), (vec![X.into(), Y.into()], 2));
     assert_eq!(fib(&mut rib), [(X.to_string(), vec!["10.0.0.1".into()]), (Y.to_string(), vec![])]);
 }
+
+fn of_peer_one(rib: &mut Rib) -> Vec<(u32, Freshness)> {
+    let mut found: Vec<_> =
+        rib.explain(p(X)).unwrap().paths.iter().map(|r| (r.path_id, r.freshness)).collect();
+    found.sort_by_key(|f| f.0);
+    found
+}
+
+fn announce_id(rib: &mut Rib, path_id: u32) {
+    announce_with(rib, 1, crate::wire::Nlri { prefix: p(X), path_id }, |_| {});
+}
+
+#[test]
+fn the_paths_of_a_peer_age_each_for_itself() {
+    let mut rib = with_peers(&[(1, false)]);
+    [1, 2].into_iter().for_each(|id| announce_id(&mut rib, id));
+    rib.peer_down(PeerId(1), V4);
+    rib.expire_stale(PeerId(1), Family::Ipv4, true);
+    rib.peer_up(PeerId(1), neighbor(1, false));
+    announce_id(&mut rib, 2);
+    rib.begin_refresh(PeerId(1), Family::Ipv4);
+    assert_eq!(of_peer_one(&mut rib), [(1, Freshness::LongLived), (2, Freshness::Stale)]);
+    announce_id(&mut rib, 2);
+    rib.expire_stale(PeerId(1), Family::Ipv4, true);
+    assert_eq!(of_peer_one(&mut rib), [(1, Freshness::LongLived), (2, Freshness::Fresh)]);
+}
+
+#[test]
+fn options_that_changed_while_a_peer_was_away_reach_the_others() {
+    let mut rib = with_peers(&[(1, true), (2, true)]);
+    announce(&mut rib, 1, X);
+    rib.peer_down(PeerId(1), V4);
+    let mut client = neighbor(1, true);
+    client.options.client = true;
+    rib.peer_up(PeerId(1), client);
+    assert_eq!(drain(&mut rib, 2).prefixes(), [X], "now it is reflected");
+    rib.peer_down(PeerId(1), V4);
+    rib.peer_up(PeerId(1), neighbor(1, true));
+    assert_eq!(drain(&mut rib, 2).gone(), [X]);
+}

@@ -11,8 +11,6 @@ fn pair() -> Pair {
     Pair::established(config(65001, 1, 65002), config(65002, 2, 65001))
 }
 
-// REQ: B-05 is proven end to end by the daemon's tests; these hold the rules it stands on.
-
 #[test]
 fn a_silent_stop_keeps_routes_on_both_sides() {
     let mut pair = pair();

@@ -170,18 +170,18 @@ impl Net {
     fn happen(&mut self, event: Event) {
         match event {
             Event::ConnectFailed { node, peer } => self.tell(node, peer, Input::ConnectFailed),
-            Event::Accept(id) => self.to_end(id, 1, Input::Accepted(id)),
-            Event::Connected(id) => self.to_end(id, 0, Input::Connected(id)),
-            Event::Data { conn, to, octets } => self.to_end(conn, to, Input::Received(conn, octets)),
+            Event::Accept(id) => self.tell_end(id, 1, Input::Accepted(id)),
+            Event::Connected(id) => self.tell_end(id, 0, Input::Connected(id)),
+            Event::Data { conn, to, octets } => self.tell_end(conn, to, Input::Received(conn, octets)),
             Event::Closed { conn, to } => {
-                self.to_end(conn, to, Input::Closed(conn));
+                self.tell_end(conn, to, Input::Closed(conn));
                 self.close_end(conn, to);
             }
         }
     }
 
     /// Tells an end of a connection, unless that has closed it or the link is broken.
-    fn to_end(&mut self, id: ConnId, end: usize, input: Input) {
+    fn tell_end(&mut self, id: ConnId, end: usize, input: Input) {
         let Some(conn) = self.conns.get(&id).filter(|c| c.open[end]) else { return };
         let (node, other) = (conn.ends[end], conn.ends[1 - end]);
         if self.link(node, other).is_some_and(|l| l.up) {
@@ -216,7 +216,8 @@ impl Net {
             }
             let peers: Vec<PeerId> = speaker.rib().peers().collect();
             let now = self.now;
-            if !peers.into_iter().fold(false, |busy, id| speaker.pump(id, now) || busy) {
+            let busy = peers.into_iter().filter(|id| speaker.pump(*id, now)).count();
+            if busy == 0 {
                 break;
             }
         }
