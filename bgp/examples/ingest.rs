@@ -80,6 +80,7 @@ fn neighbor(n: usize) -> Neighbor {
         addr: IpAddr::V4(address(n)),
         router_id: address(n),
         peer_as: LOCAL_AS + 1 + n as u32,
+        local_as: LOCAL_AS,
         internal: false,
         families: V4,
         encode: ENCODE,

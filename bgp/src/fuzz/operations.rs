@@ -52,6 +52,7 @@ fn neighbor(n: u8) -> Neighbor {
         addr: address(n, false),
         router_id: [9, 9, 9, n].into(),
         peer_as: if internal { 65000 } else { 65000 + u32::from(n) + 1 },
+        local_as: 65000,
         internal,
         families: PerFamily::BOTH,
         encode: EncodeParams {

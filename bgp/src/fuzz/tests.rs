@@ -1,4 +1,4 @@
-//! Random octets into every entry point; 100 times as many with `PERCALE_FULL=1`.
+//! Random octets into every entry point; 40 times as many with `PERCALE_FULL=1`, others with `PERCALE_SEED=N`.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ fn config() -> ProptestConfig {
     ProptestConfig {
         cases,
         failure_persistence: None,
-        rng_seed: RngSeed::Fixed(1),
+        rng_seed: RngSeed::Fixed(seed),
         ..ProptestConfig::default()
     }
 }

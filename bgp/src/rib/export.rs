@@ -156,7 +156,7 @@ impl Exporter<'_> {
         target.options.export.apply(judgement, &mut a);
         if !target.internal {
             // After policy, so that a prepended number stands behind ours.
-            a.as_path.prepend(self.options.local_as, 1);
+            a.as_path.prepend(target.local_as, 1);
             a.local_pref = None;
         }
         Ok(a)

@@ -235,3 +235,26 @@ fn a_changed_policy_counts_for_routes_that_were_only_noted() {
     rib.reconfigure(PeerId(2), options);
     assert_eq!(drain(&mut rib, 2), Heard::default());
 }
+
+#[test]
+fn a_peer_that_knows_us_by_another_as_sees_only_that() {
+    let mut rib = with_peers(&[(1, false)]);
+    let mut two = neighbor(2, false);
+    two.local_as = 64999;
+    rib.peer_up(PeerId(2), two);
+    drain(&mut rib, 2);
+    announce(&mut rib, 1, X);
+    assert_eq!(told(&mut rib, 2)[0].as_path, AsPath::sequence(&[64999, US + 1]));
+    announce_with(&mut rib, 2, p("198.51.100.0/24").into(), |a| {
+        a.as_path = AsPath::sequence(&[US + 2, 64999])
+    });
+    assert_eq!(fates(&mut rib, "198.51.100.0/24"), [(2, Fate::Refused(Refusal::AsLoop))]);
+}
+
+#[test]
+fn communities_of_own_routes_may_come_in_any_order() {
+    let mut rib = with_peers(&[(2, false)]);
+    let communities = vec![well_known::NO_EXPORT, 9, 5, 9];
+    rib.originate(p(X), Attributes { communities, ..Attributes::local([1, 1, 1, 1].into()) });
+    assert_eq!(withheld(&mut rib, 2), Withheld::NoExport);
+}

@@ -33,6 +33,7 @@ pub(super) fn neighbor(n: u32, internal: bool) -> Neighbor {
             IpAddr::V6(_) => unreachable!("made from four octets"),
         },
         peer_as: if internal { US } else { US + n },
+        local_as: US,
         internal,
         families: PerFamily::BOTH,
         encode: EncodeParams { as4: true, add_path: PerFamily::NONE, extended_message: false },

@@ -31,7 +31,7 @@ pub(crate) fn judge(
     prefix: Prefix,
     attributes: &Attributes,
 ) -> Result<Judgement, Refusal> {
-    if attributes.as_path.contains(options.local_as) {
+    if [options.local_as, n.local_as].iter().any(|asn| attributes.as_path.contains(*asn)) {
         return Err(Refusal::AsLoop);
     }
     if attributes.originator_id == Some(options.router_id) {

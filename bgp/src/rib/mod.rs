@@ -232,7 +232,8 @@ impl Rib {
     }
 
     /// A route that starts here. Its next hop is replaced by our address of each session.
-    pub fn originate(&mut self, prefix: Prefix, attributes: Attributes) {
+    pub fn originate(&mut self, prefix: Prefix, mut attributes: Attributes) {
+        attributes.sort_lists();
         let attributes = self.interner.intern(attributes);
         self.insert(prefix.into(), PeerId::LOCAL, attributes.clone(), Some(attributes));
     }

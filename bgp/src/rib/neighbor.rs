@@ -16,6 +16,8 @@ pub struct Neighbor {
     pub addr: IpAddr,
     pub router_id: Ipv4Addr,
     pub peer_as: u32,
+    /// Ours on this session; may differ from the RIB's (a peer that knows us by another).
+    pub local_as: u32,
     pub internal: bool,
     /// Families of the session.
     pub families: PerFamily<bool>,

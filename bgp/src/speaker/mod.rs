@@ -263,6 +263,7 @@ impl Speaker {
             addr: peer.config.addr,
             router_id: n.peer_id,
             peer_as: n.peer_as,
+            local_as: peer.config.session.local_as,
             internal: n.internal,
             families: n.families,
             encode: n.encode,

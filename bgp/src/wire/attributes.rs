@@ -182,6 +182,16 @@ impl Attributes {
         }
     }
 
+    /// Puts lists whose order has no meaning in the order that all else here relies on.
+    pub(crate) fn sort_lists(&mut self) {
+        self.communities.sort_unstable();
+        self.communities.dedup();
+        self.extended.sort_unstable();
+        self.extended.dedup();
+        self.large.sort_unstable();
+        self.large.dedup();
+    }
+
     /// True if it carries this community.
     pub fn has_community(&self, community: u32) -> bool {
         self.communities.binary_search(&community).is_ok()
