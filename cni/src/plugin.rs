@@ -1,6 +1,6 @@
 //! The plugin process: argv, environment and stdin in, exactly one JSON document out.
 
-use crate::engine::{EmbeddedStores, Engine, Role};
+use crate::engine::{Engine, PluginStores, Role};
 use crate::log::{Call, Failure, Level, Log, LogSettings};
 use crate::watchdog;
 use cni_protocol::netconf::{Defaults, LogLevel, MAX_SIZE};
@@ -133,7 +133,8 @@ fn logged(
     }
     let mut record = record(req);
     let calico = matches!(name, "calico" | "calico-ipam");
-    let engine = Engine { stores: &EmbeddedStores, log: &log, role: role(name), calico };
+    let stores = PluginStores::default();
+    let engine = Engine { stores: &stores, log: &log, role: role(name), calico };
     let caught = catch_unwind(AssertUnwindSafe(|| engine.serve(req, deadline, &mut record)));
     let outcome = caught.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
     record.total = Some(start.elapsed());

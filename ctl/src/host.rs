@@ -20,9 +20,6 @@ const KERNEL_WAIT: Duration = Duration::from_secs(5);
 /// Routes asked for at once: a socket takes about 200 kB in one message.
 const ROUTE_BATCH: usize = 256;
 
-/// How the engine marks its host links: `percale:NETWORK/CONTAINER/IFNAME` as ifalias.
-const ALIAS: &str = "percale:";
-
 /// Who this host is, and when.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -64,7 +61,7 @@ impl Host {
         Ok(HostFacts {
             host: self.node.clone(),
             boot_id: self.boot_id.clone(),
-            links: owners.map(|at| (handle(&at), at.ifname)).collect(),
+            links: owners.map(|at| (at.handle(), at.ifname)).collect(),
             routed: routed(&unsettled, links)?,
             netns,
         })
@@ -130,14 +127,12 @@ pub fn is_live(link: &Link) -> bool {
 
 /// Whether Percale made this link.
 pub fn is_ours(link: &Link) -> bool {
-    !is_live(link) || link.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS))
+    !is_live(link) || link.alias.as_deref().is_some_and(Attachment::is_alias)
 }
 
 /// The attachment that a link's alias names; none for names so long that only their hash fits.
 pub fn owner(link: &Link) -> Option<Attachment> {
-    let mut parts = link.alias.as_deref()?.strip_prefix(ALIAS)?.split('/');
-    let at = Attachment::new(parts.next()?, parts.next()?, parts.next()?);
-    parts.next().is_none().then_some(at)
+    Attachment::from_alias(link.alias.as_deref()?)
 }
 
 /// The attachment behind a lease; none for tunnel addresses and what a Calico wrote.
@@ -145,11 +140,6 @@ pub fn holder(held: &Held) -> Option<Attachment> {
     let (network, ifname) = (held.attrs.get("network")?, held.attrs.get("ifname")?);
     let container = held.handle.as_deref()?.strip_prefix(network.as_str())?.strip_prefix('.')?;
     Some(Attachment::new(network, container, ifname))
-}
-
-/// Calico's handle id of an attachment.
-pub fn handle(at: &Attachment) -> String {
-    format!("{}.{}", at.network, at.container_id)
 }
 
 /// The attachment's lock; `None` while a plugin works on it.
@@ -180,7 +170,7 @@ mod tests {
     #[test]
     fn an_alias_names_its_attachment() {
         let at = owner(&link(Some("percale:net/c1/eth0"), 0)).unwrap();
-        assert_eq!((handle(&at).as_str(), at.ifname.as_str()), ("net.c1", "eth0"));
+        assert_eq!((at.handle().as_str(), at.ifname.as_str()), ("net.c1", "eth0"));
         for alias in [None, Some("percale:sha1/00"), Some("percale:a/b/c/d"), Some("other"), Some("")] {
             assert!(owner(&link(alias, 0)).is_none(), "{alias:?}");
         }

@@ -119,7 +119,7 @@ fn pod_plan(call: &Call, place: &Place, leased: &Leased) -> Result<PodPlan, CniE
     warning.iter().for_each(|w| call.note(w));
     Ok(PodPlan {
         host_name: place.name.clone(),
-        alias: super::identity::alias(call.at()),
+        alias: call.at().alias(),
         pod_name: call.at().ifname.clone(),
         pod_mac: result::wished_mac(call.req),
         mtu: Some(mtu),

@@ -95,7 +95,7 @@ impl Own {
     pub fn assign(&self, call: &Call, excluded: &[IpAddr]) -> Assign {
         let conf = call.conf;
         Assign {
-            handle: leases::handle(call.at()),
+            handle: call.at().handle(),
             attrs: leases::attributes(call),
             asks: self.asks.clone(),
             excluded: excluded.to_vec(),

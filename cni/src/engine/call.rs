@@ -21,7 +21,7 @@ const KERNEL_TIMEOUT: Duration = Duration::from_secs(10);
 pub trait Stores: Send + Sync {
     /// # Errors
     /// `ErrorKind::Missing` for `Mode::Existing` and no store; else whatever opening met.
-    fn open(&self, req: &Request, mode: Mode) -> Result<Arc<dyn Store>, OpenError>;
+    fn open(&self, req: &Request, mode: Mode, deadline: Deadline) -> Result<Arc<dyn Store>, OpenError>;
 }
 
 /// Why there is no store for a call.
@@ -120,7 +120,7 @@ impl<'a> Call<'a> {
         if let Some(store) = self.store.get() {
             return Ok(store);
         }
-        let opened = self.stores.open(self.req, mode)?;
+        let opened = self.stores.open(self.req, mode, self.deadline)?;
         Ok(self.store.get_or_init(|| opened))
     }
 

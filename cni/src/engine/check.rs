@@ -1,7 +1,7 @@
 //! CHECK: compares what ADD answered with the store, the host and the container. Changes nothing.
 
 use super::call::Call;
-use super::{delegated, failure, identity, leases, links, node};
+use super::{delegated, failure, leases, links, node};
 use cni_protocol::{CniError, CniResult, Code, Verb};
 use netlink::{HOST_LL, HOST_MAC, HostState, Netns, Nl, PodState, V4_GATEWAY};
 use std::collections::BTreeSet;
@@ -108,9 +108,7 @@ fn check_host(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Result<
 fn compare_host_link(call: &Call, state: &HostState, found: &mut Findings) {
     let link = &state.link;
     let name = &link.name;
-    found.unless(identity::owns(link.alias.as_deref(), call.at()), || {
-        format!("host interface {name} is not ours")
-    });
+    found.unless(links::owns(link, call.at()), || format!("host interface {name} is not ours"));
     found.unless(link.up && link.lower_up, || format!("host interface {name} is down"));
     found.unless(link.mac == Some(HOST_MAC), || format!("host interface {name} has another MAC address"));
     found.unless(link.mtu == node::mtu(call.req).0, || format!("host interface {name} has MTU {}", link.mtu));

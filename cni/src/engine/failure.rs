@@ -12,11 +12,18 @@ pub(crate) fn store(error: &datastore::Error) -> CniError {
         ErrorKind::Timeout | ErrorKind::Unreachable => (Code::TryAgain, "try again"),
         ErrorKind::Missing => (Code::Io, "the store does not exist yet; an ADD creates it"),
         ErrorKind::Full => (Code::Io, "the disk is full; free some room and try again"),
+        ErrorKind::Denied if is_etcd(error) => {
+            (Code::Io, "etcd refuses; check the user, password, certificates and permissions given for it")
+        }
         ErrorKind::Denied => (Code::Io, "make the state directory writable for root"),
         ErrorKind::Corrupt => (Code::StoreDamaged, "see `percalectl store dump`, repair with `store load`"),
         _ => (Code::Io, "see the details"),
     };
     CniError::new(code, format!("datastore: {cure}")).caused_by(error)
+}
+
+fn is_etcd(error: &datastore::Error) -> bool {
+    error.subject.to_string_lossy().starts_with("etcd ")
 }
 
 /// A planned change of the store that did not happen.

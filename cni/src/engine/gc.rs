@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::del::{self, Owner};
-use super::{delegated, failure, identity, journal, leases};
+use super::{delegated, failure, journal, leases};
 use cni_protocol::{Attachment, CniError, Verb};
 use ipam::Held;
 use netlink::{Link, Nl};
@@ -70,8 +70,8 @@ fn links(call: &Call) -> Result<BTreeMap<Attachment, Link>, CniError> {
     let mut host = Nl::here(call.kernel_timeout()).map_err(|e| failure::kernel(&e))?;
     let all = netlink::links(&mut host, "").map_err(|e| failure::kernel(&e))?;
     let owned = all.into_iter().filter_map(|link| {
-        let (network, container, ifname) = identity::parse_alias(link.alias.as_deref()?)?;
-        (network == call.conf.name).then(|| (Attachment::new(network, container, ifname), link.clone()))
+        let at = Attachment::from_alias(link.alias.as_deref()?)?;
+        (at.network == call.conf.name).then_some((at, link))
     });
     Ok(owned.collect())
 }

@@ -72,11 +72,11 @@ fn assign(call: &Call, own: &Own, at: &Attachment, ips: &[IpAddr]) -> Result<(),
     if asks.is_empty() {
         return Ok(());
     }
-    let mut attrs = leases::identity(at);
+    let mut attrs = at.attributes();
     attrs.insert("node".to_owned(), call.node.clone());
     attrs.insert("note".to_owned(), "imported from host-local".to_owned());
     let request = Assign {
-        handle: leases::handle(at),
+        handle: at.handle(),
         attrs,
         asks,
         create_pools: own.create_pools.clone(),

@@ -64,7 +64,7 @@ fn seen(held: &Held) -> Owed {
 }
 
 fn unseen(at: &Attachment, ip: IpAddr) -> Owed {
-    Owed { ip, handle: leases::handle(at), attrs: leases::identity(at), sequence: 0 }
+    Owed { ip, handle: at.handle(), attrs: at.attributes(), sequence: 0 }
 }
 
 /// An ADD of an attachment that owes a release keeps what it still holds.
@@ -107,10 +107,10 @@ fn finish(call: &Call, journal: &Journal, store: &dyn Store, id: Id, entry: &Ent
 
 /// What was seen is freed only as it was seen; what was not, by the attachment's identity.
 fn requests(at: &Attachment, entry: &Entry) -> Vec<Release> {
-    let matches = leases::identity(at);
+    let matches = at.attributes();
     let (seen, unseen): (Vec<_>, Vec<_>) = entry.addresses.iter().partition(|owed| owed.attrs != matches);
     let only: Vec<Held> = seen.into_iter().map(held).collect();
-    let handle = leases::handle(at);
+    let handle = at.handle();
     let base = Release { handle, matches, only: None, reuse_delay: std::time::Duration::ZERO };
     let by_sight = (!only.is_empty()).then(|| Release { only: Some(only), ..base.clone() });
     let by_name = (!unseen.is_empty() || entry.addresses.is_empty()).then_some(base);
@@ -151,7 +151,7 @@ fn is_of(entry: &Entry, at: &Attachment) -> bool {
 fn store_name(call: &Call, scope: &Scope) -> String {
     let store = match call.store(Mode::Existing) {
         Ok(store) => store.identity(),
-        Err(_) => super::stores::embedded_identity(&call.req.paths),
+        Err(_) => super::stores::expected_identity(call.req),
     };
     match scope {
         Scope::Cluster => store,
@@ -160,7 +160,7 @@ fn store_name(call: &Call, scope: &Scope) -> String {
 }
 
 fn scope_of(store: &dyn Store, entry: &Entry) -> Option<Scope> {
-    match entry.store.strip_prefix(&store.identity())? {
+    match super::stores::after_identity(&entry.store, &store.identity())? {
         "" => Some(Scope::Cluster),
         " network" => Some(Scope::Network(entry.network.clone())),
         _ => None,

@@ -11,21 +11,10 @@ use model::Scope;
 use model::store::{Plan, Stop, View};
 use std::collections::BTreeMap;
 
-/// Calico's handle id of an attachment. Two interfaces of one container share it; the attributes
-/// tell them apart (decision 1).
-pub(crate) fn handle(at: &Attachment) -> String {
-    format!("{}.{}", at.network, at.container_id)
-}
-
-/// The attributes that prove whose a lease is.
-pub(crate) fn identity(at: &Attachment) -> BTreeMap<String, String> {
-    [("network", &at.network), ("ifname", &at.ifname)].map(|(k, v)| (k.to_owned(), v.clone())).into()
-}
-
 /// `attributes.secondary` of a new lease: Calico's keys and ours (decision 2).
 pub(crate) fn attributes(call: &Call) -> BTreeMap<String, String> {
     let args = &call.req.args;
-    let mut attrs = identity(call.at());
+    let mut attrs = call.at().attributes();
     let mut set = |key: &str, value: Option<String>| {
         if let Some(value) = value {
             attrs.insert(key.to_owned(), value);
@@ -94,7 +83,7 @@ pub(crate) fn release(call: &Call, scope: &Scope, request: &Release) -> Result<R
 pub(crate) fn held(call: &Call, scope: &Scope, at: &Attachment) -> Result<Vec<Held>, CniError> {
     let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
     let cx = context(call, scope);
-    read(call, store.as_ref(), |view| ipam::lookup(view, &cx, &handle(at), &identity(at)))
+    read(call, store.as_ref(), |view| ipam::lookup(view, &cx, &at.handle(), &at.attributes()))
 }
 
 /// Runs a reading plan.
@@ -111,7 +100,12 @@ pub(crate) fn read<T>(
 
 /// The release of everything that an attachment holds.
 pub(crate) fn release_of(call: &Call, at: &Attachment) -> Release {
-    Release { handle: handle(at), matches: identity(at), only: None, reuse_delay: call.conf.ipam.reuse_delay }
+    Release {
+        handle: at.handle(),
+        matches: at.attributes(),
+        only: None,
+        reuse_delay: call.conf.ipam.reuse_delay,
+    }
 }
 
 /// Where this configuration's leases are, and where else they may be if it was changed since: pools

@@ -1,7 +1,7 @@
 //! Which host link belongs to an attachment, and getting it out of the way.
 
 use super::call::Call;
-use super::{failure, identity};
+use super::failure;
 use cni_protocol::{Attachment, CniError};
 use model::veth::{self, HostNameOf};
 use netlink::{Link, Netns, Nl, UNFINISHED_GROUP};
@@ -18,7 +18,7 @@ pub(crate) fn place(call: &Call, host: &mut Nl) -> Result<Place, CniError> {
     let own = own_name(call.at());
     let own = Place { link: link(host, &own)?, name: own };
     let Some(name) = pod_name(call) else { return Ok(own) };
-    if own.link.as_ref().is_some_and(|l| identity::owns(l.alias.as_deref(), call.at())) {
+    if own.link.as_ref().is_some_and(|l| owns(l, call.at())) {
         return Ok(own);
     }
     let pods = Place { link: link(host, &name)?, name };
@@ -26,12 +26,15 @@ pub(crate) fn place(call: &Call, host: &mut Nl) -> Result<Place, CniError> {
     Ok(if taken { own } else { pods })
 }
 
+/// Whether a link is this attachment's.
+pub(crate) fn owns(link: &Link, at: &Attachment) -> bool {
+    link.alias.as_deref() == Some(at.alias().as_str())
+}
+
 /// Another attachment of the same container.
 fn is_sibling(alias: Option<&str>, at: &Attachment) -> bool {
-    let owner = alias.and_then(identity::parse_alias);
-    owner.is_some_and(|(network, container, ifname)| {
-        container == at.container_id && (network, ifname) != (&at.network, &at.ifname)
-    })
+    let owner = alias.and_then(Attachment::from_alias);
+    owner.is_some_and(|owner| owner.container_id == at.container_id && owner != *at)
 }
 
 fn own_name(at: &Attachment) -> String {
@@ -54,11 +57,11 @@ fn pod_name(call: &Call) -> Option<String> {
 pub(crate) fn find(call: &Call, host: &mut Nl, held: &[IpAddr]) -> Result<Option<Link>, CniError> {
     for name in pod_name(call).into_iter().chain([own_name(call.at())]) {
         let Some(link) = link(host, &name)? else { continue };
-        if identity::owns(link.alias.as_deref(), call.at()) || is_left_half_made(call, &link) {
+        if owns(&link, call.at()) || is_left_half_made(call, &link) {
             return Ok(Some(link));
         }
     }
-    let alias = identity::alias(call.at());
+    let alias = call.at().alias();
     let all = netlink::links(host, "").map_err(|e| failure::kernel(&e))?;
     let found = all.iter().find(|l| l.alias.as_deref() == Some(alias.as_str()));
     match found {
@@ -101,7 +104,7 @@ pub(crate) fn clear_the_way(
     place: &Place,
 ) -> Result<bool, CniError> {
     let Some(existing) = &place.link else { return Ok(false) };
-    let ours = identity::owns(existing.alias.as_deref(), call.at());
+    let ours = owns(existing, call.at());
     if ours && peer_is_in(call, netns, &call.at().ifname, existing) {
         return Ok(true);
     }
@@ -128,7 +131,7 @@ fn peer_is_in(call: &Call, netns: &Netns, ifname: &str, host_end: &Link) -> bool
 fn is_older_sandbox(call: &Call, existing: &Link) -> bool {
     let ours_or_calicos = match existing.alias.as_deref() {
         None => true,
-        Some(alias) => identity::parse_alias(alias).is_some(),
+        Some(alias) => Attachment::from_alias(alias).is_some(),
     };
     existing.kind.as_deref() == Some("veth")
         && ours_or_calicos
@@ -139,7 +142,7 @@ fn is_older_sandbox(call: &Call, existing: &Link) -> bool {
 pub(crate) fn delete_by_name(call: &Call, name: &str) -> Result<(), String> {
     let mut host = Nl::here(call.kernel_timeout()).map_err(|e| e.to_string())?;
     match netlink::link(&mut host, name).map_err(|e| e.to_string())? {
-        Some(link) if identity::owns(link.alias.as_deref(), call.at()) => {
+        Some(link) if owns(&link, call.at()) => {
             netlink::delete_link(&mut host, link.index).map_err(|e| e.to_string())
         }
         _ => Ok(()),

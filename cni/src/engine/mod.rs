@@ -19,7 +19,6 @@ mod delegated;
 mod failure;
 mod firewall;
 mod gc;
-mod identity;
 mod import;
 mod ipam_verbs;
 mod journal;
@@ -35,7 +34,7 @@ mod unsupported;
 
 pub use addresses::Role;
 pub use call::{OpenError, Stores};
-pub use stores::EmbeddedStores;
+pub use stores::PluginStores;
 
 use crate::log;
 use call::Call;

@@ -35,8 +35,8 @@ fn has_room(call: &Call, own: &Own) -> Result<(), CniError> {
     let store = call.store(Mode::Existing).map_err(|e| unavailable(e.into_cni()))?;
     let nobody = Attachment::new(&*call.conf.name, "status-probe", "eth0");
     let request = ipam::Assign {
-        handle: leases::handle(&nobody),
-        attrs: leases::identity(&nobody),
+        handle: nobody.handle(),
+        attrs: nobody.attributes(),
         asks: own.asks.clone(),
         create_pools: own.create_pools.clone(),
         max_blocks: call.conf.ipam.max_blocks_per_host,

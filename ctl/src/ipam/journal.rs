@@ -54,8 +54,7 @@ pub fn scope_of(identity: &str, entry: &Entry) -> Option<Scope> {
 /// What was seen is freed only as it was seen. Where the store could not even be read, the
 /// attachment's identity stands for what it held.
 fn requests(at: &Attachment, entry: &Entry) -> Vec<Release> {
-    let identity = [("network", &at.network), ("ifname", &at.ifname)].map(|(k, v)| (k.to_owned(), v.clone()));
-    let base = Release { handle: host::handle(at), matches: identity.into(), ..Release::default() };
+    let base = Release { handle: at.handle(), matches: at.attributes(), ..Release::default() };
     let (seen, unseen): (Vec<_>, Vec<_>) = entry.addresses.iter().partition(|a| a.attrs != base.matches);
     let only: Vec<Held> = seen.into_iter().map(held).collect();
     let mut requests = Vec::new();

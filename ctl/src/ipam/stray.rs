@@ -39,7 +39,7 @@ impl<'a> Leases<'a> {
         let owners = || held.iter().filter_map(host::holder);
         let bare = held.iter().filter(|h| !h.attrs.contains_key("ifname"));
         Self {
-            attachments: owners().map(|at| (host::handle(&at), at.ifname)).collect(),
+            attachments: owners().map(|at| (at.handle(), at.ifname)).collect(),
             bare_handles: bare.filter_map(|h| h.handle.as_deref()).collect(),
             networks: held.iter().filter_map(|h| h.attrs.get("network")).map(String::as_str).collect(),
             link_names: held.iter().flat_map(link_names).collect(),
@@ -71,7 +71,7 @@ impl<'a> Leases<'a> {
     }
 
     fn has(&self, at: &Attachment) -> bool {
-        let handle = host::handle(at);
+        let handle = at.handle();
         self.bare_handles.contains(handle.as_str()) || self.attachments.contains(&(handle, at.ifname.clone()))
     }
 }

@@ -1,0 +1,189 @@
+//! The plugin with its objects in a real etcd: life of a container, a dead server, two hosts at once.
+
+#[path = "etcd/host.rs"]
+mod host;
+#[path = "../../datastore/etcd/tests/support/mod.rs"]
+mod support;
+
+use datastore::Store;
+use host::{Host, Ran, Session, metric};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use support::Server;
+use support::certs::Certs;
+
+/// A first pod makes pool, node, block and affinity; the second is the steady state.
+fn pools() -> Value {
+    json!({"type": "percale-ipam", "pools": [{"cidr": "10.91.0.0/16"}]})
+}
+
+fn leased(server: &Server) -> usize {
+    let blocks = server.open().list("/calico/ipam/v2/assignment/", support::soon()).unwrap();
+    let used = |value: &[u8]| {
+        let block: Value = serde_json::from_slice(value).unwrap();
+        block["allocations"].as_array().unwrap().iter().filter(|a| !a.is_null()).count()
+    };
+    blocks.iter().map(|entry| used(&entry.value)).sum()
+}
+
+#[test]
+fn a_container_lives_on_etcd_within_its_budget_of_calls() {
+    let session = Session::new();
+    let server = Server::start();
+    server.open();
+    let host = Host::new("node-1", json!({"etcd_endpoints": server.url(), "ipam": pools()}));
+    let first = session.pod(1);
+    host.run("ADD", "first", Some(&first), None).ok();
+    let pod = session.pod(2);
+    let before = host::Calls::of(&server);
+    let added = host.run("ADD", "second", Some(&pod), None).ok();
+    let add = host::Calls::of(&server).since(&before);
+    host.run("CHECK", "second", Some(&pod), Some(&added)).ok();
+    let before = host::Calls::of(&server);
+    host.run("DEL", "second", Some(&pod), Some(&added)).ok();
+    let del = host::Calls::of(&server).since(&before);
+    println!("etcd calls of an ADD: {add}; of a DEL: {del}");
+    assert!(add.puts <= 3 && add.lists == 0, "{add}");
+    assert!(del.puts <= 3, "{del}");
+    assert_eq!(leased(&server), 1);
+    let repeated = host.run("DEL", "second", None, None);
+    assert_eq!(repeated.json(), None, "{repeated:?}");
+    assert!(host.identity().starts_with("etcdv3:"));
+}
+
+#[test]
+fn a_del_with_etcd_dead_succeeds_and_is_finished_later() {
+    let session = Session::new();
+    let mut server = Server::start();
+    server.open();
+    let host = Host::new("node-1", json!({"etcd_endpoints": server.url(), "ipam": pools()}));
+    let (one, two) = (session.pod(1), session.pod(2));
+    let added = host.run("ADD", "one", Some(&one), None).ok();
+    assert_eq!(leased(&server), 1);
+    server.kill();
+    let start = Instant::now();
+    host.run("DEL", "one", Some(&one), Some(&added)).ok();
+    println!("DEL with a dead server took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10));
+    let refused = host.run("ADD", "two", Some(&two), None);
+    assert_eq!(refused.json().unwrap()["code"], 11, "{refused:?}");
+    server.spawn();
+    support::open(&server.config());
+    assert_eq!(leased(&server), 1, "the release is owed");
+    host.run("ADD", "two", Some(&two), None).ok();
+    host.run("DEL", "two", Some(&two), None).ok();
+    assert_eq!(leased(&server), 0, "the next calls finished it");
+}
+
+#[test]
+fn a_del_with_etcd_paused_answers_in_time() {
+    let session = Session::new();
+    let server = Server::start();
+    server.open();
+    let host = Host::new("node-1", json!({"etcd_endpoints": server.url(), "ipam": pools()}));
+    let pod = session.pod(1);
+    let added = host.run("ADD", "one", Some(&pod), None).ok();
+    server.pause();
+    let start = Instant::now();
+    host.run("DEL", "one", Some(&pod), Some(&added)).ok();
+    println!("DEL with a paused server took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15));
+    server.go_on();
+    support::open(&server.config());
+    host.run("ADD", "one", Some(&pod), None).ok();
+    assert_eq!(leased(&server), 1, "the same container started again keeps one address");
+    host.run("DEL", "one", Some(&pod), None).ok();
+    assert_eq!(leased(&server), 0);
+}
+
+// REQ: C-13
+#[test]
+fn certificates_of_the_configuration_and_a_name_of_the_hosts_file_are_used() {
+    let session = Session::new();
+    let server = Server::start_tls(Certs::make());
+    server.open();
+    let tls = server.config();
+    let url = format!("https://etcd-of-test.example:{}", server.port);
+    let mut host = Host::new(
+        "node-1",
+        json!({
+            "etcd_endpoints": url, "etcd_ca_cert_file": tls.ca_cert_file,
+            "etcd_cert_file": tls.cert_file, "etcd_key_file": tls.key_file, "ipam": pools(),
+        }),
+    );
+    let pod = session.pod(1);
+    let unknown = host.run("ADD", "one", Some(&pod), None);
+    assert_eq!(unknown.json().unwrap()["code"], 11, "{unknown:?}");
+    host.hosts_file("127.0.0.1 etcd-of-test.example\n");
+    host.run("ADD", "one", Some(&pod), None).ok();
+    assert_eq!(leased(&server), 1);
+    let mut without = host.conf.clone();
+    without["etcd_key_file"] = json!("/nowhere/key.pem");
+    without["etcd_cert_file"] = json!("/nowhere/cert.pem");
+    host.conf = without;
+    let refused = host.run("ADD", "two", Some(&session.pod(2)), None);
+    assert!(refused.text().contains("/nowhere/cert.pem"), "{refused:?}");
+}
+
+// REQ: C-14
+#[test]
+fn another_cluster_on_the_same_host_is_an_error_that_names_both() {
+    let session = Session::new();
+    let (one, two) = (Server::start(), Server::start());
+    (one.open(), two.open());
+    let mut host = Host::new("node-1", json!({"etcd_endpoints": one.url(), "ipam": pools()}));
+    host.run("ADD", "one", Some(&session.pod(1)), None).ok();
+    let first = host.identity();
+    host.conf["etcd_endpoints"] = json!(two.url());
+    let refused = host.run("ADD", "two", Some(&session.pod(2)), None);
+    assert_eq!(refused.json().unwrap()["code"], 7, "{refused:?}");
+    assert!(refused.text().contains(&first) && refused.text().contains(&two.open().identity()), "{refused:?}");
+    host.conf.as_object_mut().unwrap().remove("etcd_endpoints");
+    host.conf["datastore_type"] = json!("embedded");
+    assert_eq!(host.run("ADD", "two", Some(&session.pod(2)), None).json().unwrap()["code"], 7);
+}
+
+/// 2 hosts with 4 workers each, as the IPAM of another plugin.
+#[test]
+fn two_hosts_never_give_an_address_twice() {
+    let _session = Session::new();
+    let server = Server::start();
+    server.open();
+    for role in ["percale-ipam", "calico-ipam"] {
+        let each = if std::env::var_os("PERCALE_FULL").is_some() { 100 } else { 25 };
+        race(&server, role, each);
+    }
+}
+
+fn race(server: &Server, role: &str, each: usize) {
+    let pools = json!({"type": role, "pools": [{"cidr": "10.92.0.0/21", "blockSize": 28}]});
+    let conf = json!({"name": role, "etcd_endpoints": server.url(), "ipam": pools});
+    let hosts = ["node-1", "node-2"].map(|name| Host::new(name, conf.clone()).named(role));
+    let start = Instant::now();
+    let given: Vec<Ran> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..8)
+            .map(|worker| {
+                let host = &hosts[worker % 2];
+                scope.spawn(move || add_many(host, worker, each))
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let took = start.elapsed();
+    let addresses: Vec<String> = given.iter().map(|ran| host::address(&ran.ok_ref())).collect();
+    let distinct: BTreeSet<&String> = addresses.iter().collect();
+    println!("{role}: {} ADDs in {took:?}, {:.0}/s", addresses.len(), addresses.len() as f64 / took.as_secs_f64());
+    assert_eq!(distinct.len(), 8 * each);
+    for worker in 0..8 {
+        (0..each).for_each(|n| drop(hosts[worker % 2].run("DEL", &format!("w{worker}-{n}"), None, None).ok()));
+    }
+    let blocks = server.open().list("/", support::soon()).unwrap();
+    let left = blocks.iter().filter(|entry| String::from_utf8_lossy(&entry.value).contains("w0-0")).count();
+    assert_eq!(left, 0, "nothing names a container that is gone");
+    let _ = metric(server, "grpc_server_handled_total");
+}
+
+fn add_many(host: &Host, worker: usize, each: usize) -> Vec<Ran> {
+    (0..each).map(|n| host.run("ADD", &format!("w{worker}-{n}"), Some("/var/run/netns/none"), None)).collect()
+}
