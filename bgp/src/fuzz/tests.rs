@@ -6,6 +6,7 @@ use proptest::test_runner::RngSeed;
 
 fn config() -> ProptestConfig {
     let cases = if std::env::var_os("PERCALE_FULL").is_some() { 40_000 } else { 1_000 };
+    let seed = std::env::var("PERCALE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     ProptestConfig {
         cases,
         failure_persistence: None,

@@ -1,5 +1,6 @@
 //! The RIB's side towards peers: noting changes, and telling them.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::adj_out::{Batch, Out, Sync, Told, refresh_marker};
 use super::export::{Cache, Exporter};
 use super::intern::Interner;
 use super::neighbor::{Neighbor, NeighborOptions};
-use super::path::{Path, PeerId};
+use super::path::{Node, Path, PeerId};
 use super::select::Context;
 use super::{Refusal, Rib};
 
@@ -36,25 +37,21 @@ impl Rib {
         }
     }
 
-    /// Calls `each` with what a peer is to be told of a prefix.
-    fn told(
-        &mut self,
-        id: PeerId,
-        prefix: Prefix,
-        out: &mut Out,
-        mut each: impl FnMut(u32, Arc<Attributes>),
-    ) {
+    /// The table, and what it takes to tell a peer of it.
+    fn teller(&mut self, id: PeerId) -> Option<(&BTreeMap<Prefix, Node>, Teller<'_>)> {
         let Rib { table, neighbors, options, next_hops, interner, tells_all, .. } = self;
-        let Some((node, neighbor)) = table.get(&prefix).zip(neighbors.get(id)) else { return };
+        let neighbor = neighbors.get(id)?;
         let exporter = Exporter { neighbors, options };
-        let all = if *tells_all {
-            super::usable(node, &Context { neighbors, next_hops, options })
-        } else {
-            Vec::new()
-        };
-        let paths = if *tells_all { &all[..] } else { &node.multipath()[..node.multipath().len().min(1)] };
-        let told = view(&exporter, (id, neighbor), prefix, paths, &mut out.cache, interner);
-        told.for_each(|(path_id, attributes)| each(path_id, attributes));
+        let context = Context { neighbors, next_hops, options };
+        Some((table, Teller { id, neighbor, exporter, context, tells_all: *tells_all, interner }))
+    }
+
+    /// Calls `each` with what a peer is to be told of a prefix.
+    fn told(&mut self, id: PeerId, prefix: Prefix, out: &mut Out, each: impl FnMut(u32, Arc<Attributes>)) {
+        let Some((table, mut teller)) = self.teller(id) else { return };
+        if let Some(node) = table.get(&prefix) {
+            teller.tell(prefix, node, &mut out.cache, each);
+        }
     }
 
     fn told_list(&mut self, id: PeerId, prefix: Prefix, out: &mut Out) -> Told {
@@ -113,18 +110,16 @@ impl Rib {
         if matches!(out.sync[family], Sync::Again { begun: false, .. }) && enhanced {
             messages.push(refresh_marker(RefreshKind::Begin, family));
         }
-        let prefixes: Vec<Prefix> = self.stretch(family, from);
-        let mut batch = Batch::default();
-        for prefix in &prefixes {
-            self.tell(id, *prefix, &Told::new(), out, &mut batch);
+        let Some((table, mut teller)) = self.teller(id) else { return };
+        let (mut batch, mut last) = (Batch::default(), None);
+        let rest = table.range((from, Bound::Unbounded)).take_while(|(p, _)| p.family() == family);
+        for (prefix, node) in rest.take(BATCH) {
+            let announce = |path_id, a| batch.announce(Nlri { prefix: *prefix, path_id }, &a);
+            teller.tell(*prefix, node, &mut out.cache, announce);
+            last = Some(*prefix);
         }
         batch.write(encode, messages);
-        advance(out, family, prefixes.last().copied(), enhanced, messages);
-    }
-
-    fn stretch(&self, family: Family, from: Bound<Prefix>) -> Vec<Prefix> {
-        let all = self.table.range((from, Bound::Unbounded)).map(|(p, _)| *p);
-        all.take_while(|p| p.family() == family).take(BATCH).collect()
+        advance(out, family, last, enhanced, messages);
     }
 
     /// True if a peer has been told everything.
@@ -203,6 +198,31 @@ impl Rib {
     pub(super) fn refusal(&self, prefix: Prefix, path: &Path) -> Option<Refusal> {
         let neighbor = self.neighbors.get(path.peer)?;
         super::import::judge(neighbor, &self.options, prefix, &path.received).err()
+    }
+}
+
+/// Tells one peer of many prefixes.
+struct Teller<'a> {
+    id: PeerId,
+    neighbor: &'a Neighbor,
+    exporter: Exporter<'a>,
+    context: Context<'a>,
+    tells_all: bool,
+    interner: &'a mut Interner,
+}
+
+impl Teller<'_> {
+    fn tell(
+        &mut self,
+        prefix: Prefix,
+        node: &Node,
+        cache: &mut Cache,
+        mut each: impl FnMut(u32, Arc<Attributes>),
+    ) {
+        let all = if self.tells_all { super::usable(node, &self.context) } else { Vec::new() };
+        let paths = if self.tells_all { &all[..] } else { node.multipath() };
+        let told = view(&self.exporter, (self.id, self.neighbor), prefix, paths, cache, self.interner);
+        told.for_each(|(path_id, attributes)| each(path_id, attributes));
     }
 }
 
