@@ -6,7 +6,7 @@ mod host;
 mod support;
 
 use datastore::Store;
-use host::{Host, Ran, Session, metric};
+use host::{Host, Ran, Session};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -44,8 +44,9 @@ fn a_container_lives_on_etcd_within_its_budget_of_calls() {
     host.run("DEL", "second", Some(&pod), Some(&added)).ok();
     let del = host::Calls::of(&server).since(&before);
     println!("etcd calls of an ADD: {add}; of a DEL: {del}");
-    assert!(add.puts <= 3 && add.lists == 0, "{add}");
-    assert!(del.puts <= 3, "{del}");
+    // Without a daemon nothing is cached: what a warm cache would answer is listed.
+    assert!(add.puts + add.deletes <= 3 && add.txns + add.ranges <= 12, "{add}");
+    assert!(del.puts + del.deletes <= 3 && del.lists == 0, "{del}");
     assert_eq!(leased(&server), 1);
     let repeated = host.run("DEL", "second", None, None);
     assert_eq!(repeated.json(), None, "{repeated:?}");
@@ -136,12 +137,16 @@ fn another_cluster_on_the_same_host_is_an_error_that_names_both() {
     host.run("ADD", "one", Some(&session.pod(1)), None).ok();
     let first = host.identity();
     host.conf["etcd_endpoints"] = json!(two.url());
-    let refused = host.run("ADD", "two", Some(&session.pod(2)), None);
+    let pod = session.pod(2);
+    let refused = host.run("ADD", "two", Some(&pod), None);
     assert_eq!(refused.json().unwrap()["code"], 7, "{refused:?}");
-    assert!(refused.text().contains(&first) && refused.text().contains(&two.open().identity()), "{refused:?}");
+    assert!(
+        refused.text().contains(&first) && refused.text().contains(&two.open().identity()),
+        "{refused:?}"
+    );
     host.conf.as_object_mut().unwrap().remove("etcd_endpoints");
     host.conf["datastore_type"] = json!("embedded");
-    assert_eq!(host.run("ADD", "two", Some(&session.pod(2)), None).json().unwrap()["code"], 7);
+    assert_eq!(host.run("ADD", "two", Some(&pod), None).json().unwrap()["code"], 7);
 }
 
 /// 2 hosts with 4 workers each, as the IPAM of another plugin.
@@ -173,15 +178,19 @@ fn race(server: &Server, role: &str, each: usize) {
     let took = start.elapsed();
     let addresses: Vec<String> = given.iter().map(|ran| host::address(&ran.ok_ref())).collect();
     let distinct: BTreeSet<&String> = addresses.iter().collect();
-    println!("{role}: {} ADDs in {took:?}, {:.0}/s", addresses.len(), addresses.len() as f64 / took.as_secs_f64());
+    println!(
+        "{role}: {} ADDs in {took:?}, {:.0}/s",
+        addresses.len(),
+        addresses.len() as f64 / took.as_secs_f64()
+    );
     assert_eq!(distinct.len(), 8 * each);
     for worker in 0..8 {
-        (0..each).for_each(|n| drop(hosts[worker % 2].run("DEL", &format!("w{worker}-{n}"), None, None).ok()));
+        (0..each)
+            .for_each(|n| drop(hosts[worker % 2].run("DEL", &format!("w{worker}-{n}"), None, None).ok()));
     }
     let blocks = server.open().list("/", support::soon()).unwrap();
     let left = blocks.iter().filter(|entry| String::from_utf8_lossy(&entry.value).contains("w0-0")).count();
     assert_eq!(left, 0, "nothing names a container that is gone");
-    let _ = metric(server, "grpc_server_handled_total");
 }
 
 fn add_many(host: &Host, worker: usize, each: usize) -> Vec<Ran> {

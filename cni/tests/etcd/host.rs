@@ -104,7 +104,8 @@ impl Host {
         if let Some(netns) = netns {
             command.env("CNI_NETNS", netns);
         }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
         Ran { output: child.wait_with_output().unwrap() }
     }
@@ -163,8 +164,8 @@ pub fn address(result: &Value) -> String {
     result["ips"][0]["address"].as_str().unwrap_or_else(|| panic!("{result}")).to_owned()
 }
 
-/// The sum of a metric of etcd over the lines that hold all of `labels`.
-pub fn metric(server: &Server, name: &str) -> Vec<(String, u64)> {
+/// The lines of etcd's metrics whose names begin so, with their values.
+fn metric(server: &Server, name: &str) -> Vec<(String, u64)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
@@ -224,6 +225,9 @@ impl Calls {
 impl fmt::Display for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ranges, txns, puts, deletes, lists } = self;
-        write!(f, "{ranges} ranges ({lists} of them lists), {txns} transactions; {puts} keys put, {deletes} deleted")
+        write!(
+            f,
+            "{ranges} ranges ({lists} of them lists), {txns} transactions; {puts} keys put, {deletes} deleted"
+        )
     }
 }

@@ -175,14 +175,13 @@ impl Cluster {
         &self,
         place: &Endpoint,
         stream: TcpStream,
-    ) -> Result<tonic::transport::Channel, etcd_client::Error> {
+    ) -> Result<tonic::transport::Channel, Failure> {
         let mut endpoint = tonic::transport::Endpoint::from(place.uri.clone())
             .http2_keep_alive_interval(PING)
             .keep_alive_timeout(CONNECT)
             .keep_alive_while_idle(false);
         if place.tls {
-            let tls = self.config.tls().map_err(|f| etcd_client::Error::InvalidArgs(f.detail))?;
-            endpoint = endpoint.tls_config(tls)?;
+            endpoint = endpoint.tls_config(self.config.tls()?).map_err(etcd_client::Error::from)?;
         }
         // One connection for each channel: a new one is made here, where the cluster's id is checked.
         let mut once = Some(TokioIo::new(stream));
@@ -190,7 +189,7 @@ impl Cluster {
             let stream = once.take().ok_or_else(|| io::Error::other(CLOSED));
             std::future::ready(stream)
         });
-        Ok(endpoint.connect_with_connector(connector).await?)
+        Ok(endpoint.connect_with_connector(connector).await.map_err(etcd_client::Error::from)?)
     }
 
     fn options(&self) -> ConnectOptions {

@@ -1,6 +1,7 @@
 //! How a cluster is reached: Calico's settings and environment variables.
 
 use crate::error::Failure;
+use datastore::ErrorKind;
 use etcd_client::{Certificate, Identity, TlsOptions};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -146,7 +147,9 @@ fn choose(env: &dyn Fn(&str) -> Option<OsString>, name: &str, before: OsString) 
 }
 
 fn read(key: &str, file: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(file).map_err(|e| Failure::invalid(format!("{key} {}: {e}", file.display())))
+    // Not the configuration's fault: the file may come back, and what is owed until then is kept.
+    let denied = |e| Failure::new(ErrorKind::Denied, format!("{key} {}: {e}", file.display()));
+    fs::read(file).map_err(denied)
 }
 
 fn without_user(url: &str) -> &str {

@@ -49,7 +49,7 @@ fn without_its_certificate_nobody_gets_in() {
     }
     let missing = Config { ca_cert_file: Some("/nowhere/ca.pem".into()), ..server.config() };
     let error = Etcd::open(&missing, soon()).err().unwrap();
-    assert!(error.kind == ErrorKind::Invalid && error.detail.contains("/nowhere/ca.pem"), "{error}");
+    assert!(error.kind == ErrorKind::Denied && error.detail.contains("/nowhere/ca.pem"), "{error}");
 }
 
 #[test]
