@@ -11,8 +11,8 @@ pub fn percalectl(bed: &Bed, args: &[&str]) -> Output {
     let bins = bed.bins.as_ref().expect("a bed with our binaries");
     let mut command: Command = bed.host.command(bins.percalectl());
     command.args(["--datastore-type", "embedded", "--datastore-path"]).arg(bed.path("state/store"));
-    command.arg("--ipam-lock-file").arg(bed.path("run/ipam.lock")).args(args);
-    command.env("NODENAME", crate::conf::NODE);
+    command.arg("--ipam-lock-file").arg(bed.path("run/ipam.lock"));
+    command.arg("--attachment-dir").arg(bed.path("run/attachments")).args(args);
     command.output().expect("percalectl can be run")
 }
 

@@ -7,8 +7,6 @@ use serde_json::{Map, Value, json};
 pub const POOL_V4: &str = "10.91.0.0/16";
 /// The IPv6 pool of the tests.
 pub const POOL_V6: &str = "fd00:10:91::/64";
-/// The node's name in the tests.
-pub const NODE: &str = "node-1";
 
 /// Our plugin with a pool of each family and the embedded store, in the bed.
 pub fn percale(bed: &Bed) -> Value {
@@ -40,7 +38,6 @@ pub fn paths(bed: &Bed) -> Value {
         "attachment_dir": bed.path("run/attachments"),
         "daemon_socket": "",
         "log_file_path": bed.path("log/cni.log"),
-        "nodename": NODE,
     })
 }
 

@@ -160,17 +160,17 @@ fn a_corrupt_store_is_told_and_can_be_repaired() {
         let bed = Bed::new("corrupt");
         let network = network(&bed);
         let (a, b) = (bed.netns("a"), bed.netns("b"));
-        let pod = Attachment::new("ca", &a);
+        let pod = Attachment::new("first-pod", &a);
         let mine = addresses(&network.add(&pod).unwrap());
         let intact = percalectl(&bed, &["store", "dump"]);
         assert!(intact.status.success());
         garble(&bed.path("state/store"), fraction);
-        match network.add(&Attachment::new("cb", &b)) {
+        match network.add(&Attachment::new("second-pod", &b)) {
             Ok(result) => assert!(addresses(&result).iter().all(|ip| !mine.contains(ip)), "given twice"),
             Err(failure) => assert!(failure.code().is_some_and(|c| c >= 5), "{failure}"),
         }
         let outcome = network.del(&pod);
-        link_is_gone(&bed, "ca", &format!("{outcome:?} at {fraction} tenths"));
+        link_is_gone(&bed, "first-pod", &format!("{outcome:?} at {fraction} tenths"));
         let dump = bed.write("dump.json", &intact.stdout);
         let load = percalectl(&bed, &["store", "load", "--force", &dump.display().to_string()]);
         assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
