@@ -14,7 +14,7 @@ mod report;
 use contender::Contender;
 use report::{Case, Report};
 
-pub use counts::Verdict;
+pub use counts::{Verdict, measure as counts};
 
 /// What a pod gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

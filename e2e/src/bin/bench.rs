@@ -1,16 +1,21 @@
-//! Runs a benchmark: `bench cni`. Called by `scripts/bench`, which builds what it measures.
+//! Runs a benchmark: `bench cni`, or of it only what does not depend on time: `bench counts`.
+//! Called by `scripts/bench` and `scripts/test`, which build what it measures.
 
-use e2e::bench::{Rounds, Verdict, cni};
+use e2e::bench::{Rounds, Verdict, cni, counts};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let name = std::env::args().nth(1).unwrap_or_default();
-    if name != "cni" {
-        eprintln!("usage: bench cni");
-        return ExitCode::from(64);
-    }
     let calls = count("PERCALE_BENCH_CALLS", 60);
-    match cni(&Rounds { calls, bursts: count("PERCALE_BENCH_BURSTS", 5) }) {
+    let bursts = count("PERCALE_BENCH_BURSTS", 5);
+    let verdict = match std::env::args().nth(1).as_deref() {
+        Some("cni") => cni(&Rounds { calls, bursts }),
+        Some("counts") => counts(),
+        _ => {
+            eprintln!("usage: bench cni|counts");
+            return ExitCode::from(64);
+        }
+    };
+    match verdict {
         Verdict::Within => ExitCode::SUCCESS,
         Verdict::Worse => ExitCode::FAILURE,
     }
