@@ -9,6 +9,7 @@ use crate::sticky::Sticky;
 use ipnet::IpNet;
 use model::store::{Expect, Query, Revision, Stop, View};
 use model::{Affinity, Block, Family, Handle, IpPool, Scope, Stored, keys};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -187,12 +188,17 @@ impl<'a> Draft<'a> {
         self.blocks.set(&key, Some(block));
     }
 
-    /// Blocks that the host claims, by its affinities, in key order.
+    /// Blocks that the host claims, by its affinities, the newest first: that one has room most often.
     pub fn claimed(&mut self, host: &str, family: Family) -> Step<Vec<IpNet>> {
         let prefix = keys::affinities(self.scope, host, family);
-        let stored: Vec<String> = self.view.list(&prefix)?.map(|entry| entry.key.clone()).collect();
-        let keys = self.affinities.overlay(&prefix, stored);
-        Ok(keys.iter().filter_map(|key| keys::parse_cidr(&key[prefix.len()..])).collect())
+        let stored: BTreeMap<&str, Revision> =
+            self.view.list(&prefix)?.map(|entry| (entry.key.as_str(), entry.revision)).collect();
+        let keys = self.affinities.overlay(&prefix, stored.keys().map(|key| (*key).to_owned()));
+        let age = |key: &String| Reverse(stored.get(key.as_str()).copied().unwrap_or(Revision::MAX));
+        let mut claimed: Vec<_> =
+            keys.iter().filter_map(|key| Some((age(key), keys::parse_cidr(&key[prefix.len()..])?))).collect();
+        claimed.sort();
+        Ok(claimed.into_iter().map(|(_, cidr)| cidr).collect())
     }
 
     /// All blocks of a family, in ascending order of address.

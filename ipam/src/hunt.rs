@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// How many blocks are asked for at first; each further round asks for twice as many.
-const FIRST_WINDOW: usize = 8;
+const FIRST_WINDOW: usize = 4;
 
 pub(crate) struct Hunt<'h, 'v, 'e> {
     pub draft: &'h mut Draft<'v>,
@@ -116,7 +116,7 @@ impl Hunt<'_, '_, '_> {
         self.sources.iter().position(|source| source.holds(cidr))
     }
 
-    /// This host's blocks within the sources, in the order of the sources.
+    /// This host's blocks within the sources, in the order of the sources, the newest first.
     fn own_blocks(&mut self) -> Step<Vec<IpNet>> {
         let claimed = self.draft.claimed(self.env.cx.host, self.family)?;
         let mut own: Vec<(usize, IpNet)> =

@@ -35,7 +35,6 @@ fn all(cluster: &mut Cluster, range: &Range) -> Vec<IpAddr> {
     given
 }
 
-// REQ: A-14
 #[test]
 fn a_range_gives_all_but_network_gateway_and_broadcast() {
     let given = all(&mut network(), &range("10.0.0.0/24", "", "", ""));
@@ -54,7 +53,6 @@ fn a_range_gives_all_but_network_gateway_and_broadcast() {
     assert_eq!((given.len(), given[253]), (254, ip("fd00::ff")), "IPv6 has no broadcast address");
 }
 
-// REQ: A-14
 #[test]
 fn the_answer_carries_subnet_and_gateway() {
     let mut cluster = network();
@@ -121,7 +119,6 @@ fn wrong_ranges_say_what_is_wrong() {
     assert!(matches!(error, IpamError::BadRange { fault: RangeFault::Family, .. }));
 }
 
-// REQ: A-14
 #[test]
 fn equal_subnets_of_two_networks_do_not_collide() {
     let mut cluster = network();

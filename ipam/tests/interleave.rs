@@ -57,7 +57,6 @@ fn exhaust(name: &str, setup: Setup, crashes: u8, processes: &[(u8, &[Op])]) -> 
 
 use Op::{Add, Del, Drain, Free, Withdraw};
 
-// REQ: A-16
 #[test]
 fn every_schedule_in_a_store_with_transactions() {
     let one = Setup { blocks: 1, ..TX };
@@ -77,7 +76,6 @@ fn every_schedule_in_a_store_with_transactions() {
     assert!(schedules.iter().sum::<usize>() > 15_000, "{schedules:?}");
 }
 
-// REQ: A-16
 #[test]
 fn every_schedule_in_a_store_without_transactions() {
     let one = Setup { blocks: 1, ..ORDERED };
@@ -157,7 +155,6 @@ fn random_schedules(mode: Mode, count: u64) {
     println!("{count} random schedules, {mode:?}");
 }
 
-// REQ: A-02
 #[test]
 fn random_schedules_in_a_store_with_transactions() {
     random_schedules(Mode::Transactional, 7_000);

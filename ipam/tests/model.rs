@@ -153,7 +153,6 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    // REQ: A-16
     #[test]
     fn no_address_is_given_twice_and_none_is_lost(
         block_size in 29u8..=32,

@@ -234,7 +234,6 @@ fn batch(cluster: &mut Cluster, items: &[BatchItem]) -> Vec<Result<Answer, IpamE
     cluster.run("a", |view, cx| ipam::plan_batch(view, cx, items)).unwrap()
 }
 
-// REQ: A-15
 #[test]
 fn a_batch_costs_about_one_block_write() {
     let mut cluster = Cluster::new(&[("p", "10.0.0.0/24")]);
