@@ -1,5 +1,7 @@
 //! The plugin with its objects in a real etcd: life of a container, a dead server, two hosts at once.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
 #[path = "etcd/host.rs"]
 mod host;
 #[path = "../../datastore/etcd/tests/support/mod.rs"]
@@ -132,7 +134,8 @@ fn certificates_of_the_configuration_and_a_name_of_the_hosts_file_are_used() {
 fn another_cluster_on_the_same_host_is_an_error_that_names_both() {
     let session = Session::new();
     let (one, two) = (Server::start(), Server::start());
-    (one.open(), two.open());
+    one.open();
+    two.open();
     let mut host = Host::new("node-1", json!({"etcd_endpoints": one.url(), "ipam": pools()}));
     host.run("ADD", "one", Some(&session.pod(1)), None).ok();
     let first = host.identity();

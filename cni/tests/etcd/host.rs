@@ -1,6 +1,8 @@
 //! A host of its own for each test: a network namespace for it, others for its pods, and the plugin
 //! with all its paths in a temporary directory.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
 use crate::support::Server;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Users, passwords and permissions.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
 mod support;
 
 use datastore::{CommitError, ErrorKind, Store};
