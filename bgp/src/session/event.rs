@@ -6,7 +6,8 @@ use crate::wire::{Cease, Notification, Refresh, Update};
 
 use super::negotiate::Negotiated;
 
-/// A TCP connection, named by whoever owns the sockets. A number must not be used again within a session.
+/// A TCP connection, named by whoever owns the sockets. A number that is used again stands for the new
+/// connection; the old one is taken for closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u32);
 

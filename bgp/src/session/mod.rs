@@ -244,6 +244,8 @@ impl Session {
 
     /// Takes a new connection and says OPEN on it. A peer's newer one replaces an older one that got nowhere.
     fn adopt(&mut self, id: ConnId, incoming: bool, now: Time) {
+        // A number that comes again tells that its old connection is gone.
+        self.closed(id, now);
         let stale =
             self.connections.iter().position(|c| c.incoming && incoming && c.phase == Phase::OpenSent);
         if let Some(at) = stale {

@@ -280,3 +280,13 @@ fn unknown_connections_and_stray_events_change_nothing() {
     pair.run(SECOND + LATENCY);
     assert_eq!(pair.states(), [State::Established; 2]);
 }
+
+#[test]
+fn a_connection_number_that_comes_again_replaces_the_old_connection() {
+    let (a, b) = two();
+    let mut pair = Pair::established(a, b);
+    let id = pair.sessions[0].connections[0].id;
+    pair.handle(0, Input::Accepted(id));
+    assert_eq!(pair.down(0).unwrap().reason, Reason::ConnectionLost);
+    assert_eq!(pair.sessions[0].connections.len(), 1);
+}
