@@ -128,6 +128,16 @@ impl Cluster {
         }
     }
 
+    /// Begins elsewhere next time: a deadline passed without an answer. Where a connection is being
+    /// made just now, that is so already.
+    pub fn distrust(&self) {
+        if let Ok(mut link) = self.link.try_lock()
+            && let Some(link) = link.take()
+        {
+            self.first.store((link.endpoint + 1) % self.endpoints.len(), Ordering::Relaxed);
+        }
+    }
+
     /// Tries every endpoint once.
     async fn connect(&self) -> Result<Link, Failure> {
         let first = self.first.load(Ordering::Relaxed);
@@ -181,7 +191,8 @@ impl Cluster {
             .keep_alive_timeout(CONNECT)
             .keep_alive_while_idle(false);
         if place.tls {
-            endpoint = endpoint.tls_config(self.config.tls()?).map_err(etcd_client::Error::from)?;
+            endpoint =
+                endpoint.tls_config(self.config.tls(&place.host)?).map_err(etcd_client::Error::from)?;
         }
         // One connection for each channel: a new one is made here, where the cluster's id is checked.
         let mut once = Some(TokioIo::new(stream));

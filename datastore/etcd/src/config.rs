@@ -113,9 +113,9 @@ impl Config {
         self.ca_cert_file.is_some() || self.cert_file.is_some() || self.key_file.is_some()
     }
 
-    /// The TLS side, from the files as they are now.
-    pub(crate) fn tls(&self) -> Result<TlsOptions, Failure> {
-        let mut options = TlsOptions::new();
+    /// The TLS side for a server that shows a certificate for `host`, from the files as they are now.
+    pub(crate) fn tls(&self, host: &str) -> Result<TlsOptions, Failure> {
+        let mut options = TlsOptions::new().domain_name(bare(host));
         options = match &self.ca_cert_file {
             Some(file) => options.ca_certificate(Certificate::from_pem(read("etcd_ca_cert_file", file)?)),
             None => options.with_native_roots(),
@@ -150,6 +150,11 @@ fn read(key: &str, file: &Path) -> Result<Vec<u8>, Failure> {
     // Not the configuration's fault: the file may come back, and what is owed until then is kept.
     let denied = |e| Failure::new(ErrorKind::Denied, format!("{key} {}: {e}", file.display()));
     fs::read(file).map_err(denied)
+}
+
+/// A host as certificates name it: IPv6 addresses without brackets.
+pub(crate) fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn without_user(url: &str) -> &str {
@@ -215,8 +220,8 @@ mod tests {
     #[test]
     fn a_missing_or_lonely_certificate_is_named() {
         let lonely = Config { cert_file: Some("/nowhere/cert".into()), ..config(&["https://h:1"]) };
-        assert!(lonely.tls().unwrap_err().detail.contains("etcd_key_file"));
+        assert!(lonely.tls("h").unwrap_err().detail.contains("etcd_key_file"));
         let missing = Config { ca_cert_file: Some("/nowhere/ca".into()), ..config(&["https://h:1"]) };
-        assert!(missing.tls().unwrap_err().detail.contains("etcd_ca_cert_file /nowhere/ca"));
+        assert!(missing.tls("h").unwrap_err().detail.contains("etcd_ca_cert_file /nowhere/ca"));
     }
 }

@@ -14,11 +14,13 @@ pub(crate) struct Failure {
     pub lost: bool,
     /// The request cannot have had an effect.
     pub unapplied: bool,
+    /// The revision that was asked for is no longer kept.
+    pub compacted: bool,
 }
 
 impl Failure {
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), lost: false, unapplied: false }
+        Self { kind, detail: detail.into(), lost: false, unapplied: false, compacted: false }
     }
 
     pub fn invalid(detail: impl Into<String>) -> Self {
@@ -100,5 +102,7 @@ fn of_answer(code: Code, message: &str) -> Failure {
     };
     // Refused before it was looked at: the token is older than the permissions, or the server is cut off.
     let unapplied = has("auth store") || has("invalid auth token") || has("no leader");
-    Failure { lost: unapplied || code == Code::Unavailable, unapplied, ..Failure::new(kind, message) }
+    let lost = unapplied || code == Code::Unavailable;
+    let compacted = code == Code::OutOfRange && has("compacted");
+    Failure { lost, unapplied, compacted, ..Failure::new(kind, message) }
 }

@@ -54,7 +54,8 @@ impl Etcd {
         let invalid = |failure: Failure| failure.into_error("open etcd", &config.subject());
         let cluster = Arc::new(Cluster::new(config).map_err(invalid)?);
         let runtime = Runtime::start().map_err(|e| invalid(Failure::os(&e)))?;
-        let id = runtime.run(deadline, cluster.id()).map_err(invalid)?;
+        let id =
+            runtime.wait(deadline, cluster.id()).unwrap_or_else(|| Err(Failure::late())).map_err(invalid)?;
         Ok(Self { runtime: Arc::new(runtime), cluster, id })
     }
 
@@ -64,7 +65,11 @@ impl Etcd {
         deadline: Deadline,
         call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Error> {
-        self.runtime.run(deadline, call).map_err(|failure| failure.into_error(op, self.cluster.subject()))
+        let answer = self.runtime.wait(deadline, call).unwrap_or_else(|| {
+            self.cluster.distrust();
+            Err(Failure::late())
+        });
+        answer.map_err(|failure| failure.into_error(op, self.cluster.subject()))
     }
 }
 

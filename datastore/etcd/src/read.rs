@@ -49,21 +49,30 @@ pub(crate) fn entry(kv: KeyValue) -> Option<Entry> {
 }
 
 pub(crate) async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<Entry>, Failure> {
-    let mut pages = Pages::new(prefix, GetOptions::new().with_limit(PAGE));
-    let mut entries = Vec::new();
-    while let Some(page) = pages.next(cluster).await? {
-        entries.extend(page.into_iter().filter_map(entry));
-    }
-    Ok(entries)
+    let found = all(cluster, prefix, &GetOptions::new().with_limit(PAGE)).await?;
+    Ok(found.into_iter().filter_map(entry).collect())
 }
 
 pub(crate) async fn keys(cluster: &Cluster, prefix: &str) -> Result<Vec<String>, Failure> {
-    let mut pages = Pages::new(prefix, GetOptions::new().with_limit(PAGE_OF_KEYS).with_keys_only());
-    let mut keys = Vec::new();
-    while let Some(page) = pages.next(cluster).await? {
-        keys.extend(page.into_iter().filter_map(|kv| String::from_utf8(kv.into_key_value().0).ok()));
+    let options = GetOptions::new().with_limit(PAGE_OF_KEYS).with_keys_only();
+    let found = all(cluster, prefix, &options).await?;
+    Ok(found.into_iter().filter_map(|kv| String::from_utf8(kv.into_key_value().0).ok()).collect())
+}
+
+/// All pages. After a compaction that passed between two of them, from the beginning.
+async fn all(cluster: &Cluster, prefix: &str, options: &GetOptions) -> Result<Vec<KeyValue>, Failure> {
+    'again: loop {
+        let mut pages = Pages::new(prefix, options.clone());
+        let mut found = Vec::new();
+        loop {
+            match pages.next(cluster).await {
+                Ok(Some(page)) => found.extend(page),
+                Ok(None) => return Ok(found),
+                Err(failure) if failure.compacted => continue 'again,
+                Err(failure) => return Err(failure),
+            }
+        }
     }
-    Ok(keys)
 }
 
 /// The entries under a prefix in pages, all of the moment of the first.
@@ -89,7 +98,7 @@ impl Pages {
 
     /// The next page, `None` after the last.
     ///
-    /// A compaction that passes between two pages is `ErrorKind::Invalid`, with etcd's text.
+    /// Fails with `compacted` when a compaction passed since the first.
     pub async fn next(&mut self, cluster: &Cluster) -> Result<Option<Vec<KeyValue>>, Failure> {
         let Some(from) = self.from.take() else { return Ok(None) };
         let options = self.options.clone().with_range(self.end.clone()).with_revision(self.revision);

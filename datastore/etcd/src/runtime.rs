@@ -1,7 +1,6 @@
 //! The one thread that drives sockets and timers, also while nobody calls: an idle connection must
 //! answer the server's pings.
 
-use crate::error::Failure;
 use datastore::Deadline;
 use std::{io, thread};
 use tokio::runtime::{Builder, Handle};
@@ -25,16 +24,7 @@ impl Runtime {
         Ok(Self { handle, _alive: alive })
     }
 
-    /// Waits for `call` on this thread, which must be none of a runtime.
-    pub fn run<T>(
-        &self,
-        deadline: Deadline,
-        call: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        self.wait(deadline, call).unwrap_or_else(|| Err(Failure::late()))
-    }
-
-    /// As `run`; `None` when the deadline passed.
+    /// Waits for `call` on this thread, which must be none of a runtime; `None` when the deadline passed.
     pub fn wait<T>(&self, deadline: Deadline, call: impl Future<Output = T>) -> Option<T> {
         self.handle.block_on(async { timeout_at(Instant::from_std(deadline.0), call).await.ok() })
     }

@@ -18,8 +18,9 @@ const QUEUE: usize = 1024;
 /// Pauses after failures, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A silent watch is asked for a sign of life after this, and given up after as long again.
-const SILENCE: Duration = ANSWER;
+/// A silent watch is asked for a sign of life after this. A dead connection is found out sooner, by
+/// its pings.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// A watch whose work goes on in the background. While the cluster cannot be reached, `next` gives
 /// one error for each outage, and the watch goes on trying.
@@ -73,7 +74,7 @@ enum Stop {
 
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
-        match failure.detail.contains("compacted") {
+        match failure.compacted {
             true => Stop::Compacted,
             false => Stop::Failed(failure),
         }
@@ -207,15 +208,17 @@ impl Teller {
     }
 }
 
-/// The next message. A half-open connection is silent for ever, an idle one answers when asked.
+/// The next message. A watch that the server forgot is silent for ever, an idle one answers when asked.
 async fn hear(stream: &mut WatchStream) -> Result<WatchResponse, Stop> {
-    for _ in 0..2 {
-        match timeout(SILENCE, stream.message()).await {
-            Ok(message) => {
-                return message?.ok_or_else(|| Failure::unreachable("the watch was closed").into());
-            }
-            Err(_) => timeout(SILENCE, stream.request_progress()).await.map_err(|_| Failure::silent())??,
+    let message = match timeout(SILENCE, stream.message()).await {
+        Ok(message) => message?,
+        Err(_) => {
+            let asked = async {
+                stream.request_progress().await?;
+                stream.message().await
+            };
+            timeout(ANSWER, asked).await.map_err(|_| Failure::silent())??
         }
-    }
-    Err(Failure::silent().into())
+    };
+    message.ok_or_else(|| Failure::unreachable("the watch was closed").into())
 }

@@ -146,6 +146,20 @@ fn a_stalled_connection_is_left_for_another_endpoint() {
     assert!(took < SECONDS, "{took:?}");
 }
 
+/// However short the deadlines are, the next call goes elsewhere.
+#[test]
+fn short_deadlines_find_the_living_endpoint_too() {
+    let server = Server::start();
+    server.open();
+    let proxies = [Proxy::to(server.port), Proxy::to(server.port)];
+    let store = open(&to(&[proxies[0].url(), proxies[1].url()]));
+    let used = usize::from(proxies[0].accepted() == 0);
+    proxies[used].stall(true);
+    let short = || within(Duration::from_secs(1));
+    assert_eq!(kind(store.get(&["/k"], short())), ErrorKind::Timeout);
+    store.get(&["/k"], short()).unwrap();
+}
+
 #[test]
 fn endpoints_that_are_dead_are_passed_over() {
     let server = Server::start();
