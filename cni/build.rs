@@ -1,9 +1,9 @@
-//! Links `percale` statically: a runtime executes it at every pod start and stop, and loading shared
+//! Links the plugin's programs statically: a runtime executes it at every pod start and stop, and loading shared
 //! libraries costs a quarter of a millisecond each time.
 //!
 //! `-C target-feature=+crt-static` would need `--target` (procedural macros cannot be built with it),
 //! and so another output directory. Instead the few libraries that rustc asks for by name are resolved,
-//! for this one binary, to linker scripts that name the static archives.
+//! for these binaries, to linker scripts that name the static archives.
 
 use std::{env, fs, path::Path};
 
@@ -23,7 +23,9 @@ fn main() {
         let script = Path::new(&out).join(format!("lib{name}.so"));
         fs::write(script, format!("GROUP ( {archives} )\n")).expect("OUT_DIR is writable");
     }
-    for arg in [&format!("-L{out}"), "-static", "-no-pie"] {
-        println!("cargo:rustc-link-arg-bin=percale={arg}");
+    for program in ["percale", "percale-cluster"] {
+        for arg in [&format!("-L{out}"), "-static", "-no-pie"] {
+            println!("cargo:rustc-link-arg-bin={program}={arg}");
+        }
     }
 }

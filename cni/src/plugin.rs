@@ -1,8 +1,8 @@
 //! The plugin process: argv, environment and stdin in, exactly one JSON document out.
 
-use crate::engine::{Engine, PluginStores, Role};
+use crate::engine::{self, Engine, Role, Stores};
 use crate::log::{Call, Failure, Level, Log, LogSettings};
-use crate::watchdog;
+use crate::{hand_over, watchdog};
 use cni_protocol::netconf::{Defaults, LogLevel, MAX_SIZE};
 use cni_protocol::{CniError, CniResult, Code, Env, Request, Verb, Version};
 use datastore::Deadline;
@@ -34,8 +34,16 @@ A configuration for /etc/cni/net.d/10-percale.conflist:
    \"ipam\":{\"type\":\"percale-ipam\",\"pools\":[{\"cidr\":\"10.244.0.0/16\"}]}}]}
 ";
 
+/// What a plugin program is able to do.
+#[derive(Clone, Copy)]
+pub struct Program<'a> {
+    pub stores: &'a dyn Stores,
+    /// Requests about a cluster's store are served here; otherwise by the program beside this one.
+    pub serves_clusters: bool,
+}
+
 /// Runs the process to its end.
-pub fn main() {
+pub fn main(program: Program<'_>) {
     let name = program_name();
     if let Some(command) = std::env::args().nth(1) {
         std::process::exit(by_hand(&name, &command));
@@ -45,7 +53,7 @@ pub fn main() {
         std::process::exit(0);
     }
     let start = Instant::now();
-    match catch_unwind(AssertUnwindSafe(|| answer(&name, start))) {
+    match catch_unwind(AssertUnwindSafe(|| answer(program, &name, start))) {
         Ok((json, code)) => watchdog::answer_once(json.as_bytes(), code),
         Err(_) => {
             let error = CniError::internal("the plugin panicked; this is a bug, its log has the place");
@@ -73,27 +81,35 @@ fn by_hand(name: &str, command: &str) -> i32 {
 }
 
 /// What is printed, and the exit code.
-fn answer(name: &str, start: Instant) -> (String, i32) {
+fn answer(program: Program<'_>, name: &str, start: Instant) -> (String, i32) {
     let mut version = Version::V1_0_0;
-    match serve(name, start, &mut version) {
+    match serve(program, name, start, &mut version) {
         Ok(json) => (json.map(|json| json.to_string()).unwrap_or_default(), 0),
         Err(error) => (error.to_json(version).to_string(), 1),
     }
 }
 
-fn serve(name: &str, start: Instant, version: &mut Version) -> Result<Option<Value>, CniError> {
+fn serve(
+    program: Program<'_>,
+    name: &str,
+    start: Instant,
+    version: &mut Version,
+) -> Result<Option<Value>, CniError> {
     let parsed = Env::from_fn(|key| std::env::var_os(key)).and_then(|env| {
         let stdin = read_stdin(env.verb)?;
-        Request::parse(env, &stdin, Defaults::for_name(name))
+        Request::parse(env, &stdin, Defaults::for_name(name)).map(|req| (req, stdin))
     });
-    let req = parsed.inspect_err(log_refusal)?;
+    let (req, stdin) = parsed.inspect_err(log_refusal)?;
     if req.verb == Verb::Version {
         return Ok(Some(cni_protocol::version::supported_json(req.conf.cni_version)));
     }
     *version = req.conf.cni_version;
+    if !program.serves_clusters && engine::is_cluster(&req) {
+        return Err(hand_over::to_cluster_program(&stdin)).inspect_err(log_refusal);
+    }
     let limit = limit(&req);
     arm(&req, limit)?;
-    let result = logged(name, &req, start, Deadline::after(limit))?;
+    let result = logged(program, name, &req, start, Deadline::after(limit))?;
     Ok(result.map(|result| result.to_json(*version)))
 }
 
@@ -122,6 +138,7 @@ fn arm(req: &Request, limit: Duration) -> Result<(), CniError> {
 
 /// Serves the request and writes its one line (C-07).
 fn logged(
+    program: Program<'_>,
     name: &str,
     req: &Request,
     start: Instant,
@@ -133,8 +150,7 @@ fn logged(
     }
     let mut record = record(req);
     let calico = matches!(name, "calico" | "calico-ipam");
-    let stores = PluginStores::default();
-    let engine = Engine { stores: &stores, log: &log, role: role(name), calico };
+    let engine = Engine { stores: program.stores, log: &log, role: role(name), calico };
     let caught = catch_unwind(AssertUnwindSafe(|| engine.serve(req, deadline, &mut record)));
     let outcome = caught.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
     record.total = Some(start.elapsed());

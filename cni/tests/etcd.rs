@@ -152,6 +152,18 @@ fn another_cluster_on_the_same_host_is_an_error_that_names_both() {
     assert_eq!(host.run("ADD", "two", Some(&pod), None).json().unwrap()["code"], 7);
 }
 
+#[test]
+fn without_the_cluster_program_the_error_says_what_is_missing() {
+    let _session = Session::new();
+    let dir = tempfile::tempdir().unwrap();
+    let alone = dir.path().join("percale");
+    std::fs::copy(env!("CARGO_BIN_EXE_percale"), &alone).unwrap();
+    let host = Host::new("node-1", json!({"etcd_endpoints": "http://127.0.0.1:1", "ipam": pools()}));
+    let refused = host.with_plugin(&alone).run("DEL", "one", None, None);
+    assert_eq!(refused.json().unwrap()["code"], 5, "{refused:?}");
+    assert!(refused.text().contains("percale-cluster: cannot be run"), "{refused:?}");
+}
+
 /// 2 hosts with 4 workers each, as the IPAM of another plugin.
 #[test]
 fn two_hosts_never_give_an_address_twice() {

@@ -162,6 +162,12 @@ fn wire<'a>(
         undo.push("delete host link", move || links::delete_by_name(call, &name));
         netlink::wire_pod(host, netns, plan)
     };
+    let wired = match wired {
+        Err(netlink::Error::PodIfaceExists { .. }) if links::remove_leftover(call, host)? => {
+            netlink::wire_pod(host, netns, plan)
+        }
+        wired => wired,
+    };
     let wired = wired.map_err(|e| failure::kernel(&e))?;
     match netlink::add_host_routes(host, wired.host_ifindex, &plan.addresses) {
         Ok(()) => Ok(wired),

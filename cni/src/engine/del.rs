@@ -71,7 +71,7 @@ fn retire(
 ) -> Result<bool, CniError> {
     let link = match &owner.link {
         Some(link) => Some(link.clone()),
-        None => links::find(call, host, known)?,
+        None => links::find(call, host, &owner.at, known)?,
     };
     if let Some(link) = &link {
         let netns = call.req.netns.as_ref().and_then(|path| Netns::open(path).ok());

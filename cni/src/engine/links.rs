@@ -46,7 +46,9 @@ fn own_name(at: &Attachment) -> String {
 fn pod_name(call: &Call) -> Option<String> {
     let of = match call.req.args.pod() {
         Some((namespace, pod)) => HostNameOf::Pod { namespace, pod },
-        None if call.calico => HostNameOf::CalicoContainer { container_id: &call.at().container_id },
+        None if call.calico => {
+            HostNameOf::CalicoContainer { container_id: &call.req.attachment.as_ref()?.container_id }
+        }
         None => return None,
     };
     Some(veth::host_name(&of))
@@ -54,14 +56,22 @@ fn pod_name(call: &Call) -> Option<String> {
 
 /// The attachment's link, by its names, else by its alias among all (one that is out of use has
 /// another name).
-pub(crate) fn find(call: &Call, host: &mut Nl, held: &[IpAddr]) -> Result<Option<Link>, CniError> {
-    for name in pod_name(call).into_iter().chain([own_name(call.at())]) {
+pub(crate) fn find(
+    call: &Call,
+    host: &mut Nl,
+    at: &Attachment,
+    held: &[IpAddr],
+) -> Result<Option<Link>, CniError> {
+    // Only the runtime's own arguments say which pod an attachment is of.
+    let is_this_call = call.req.attachment.as_ref() == Some(at);
+    let pods = pod_name(call).filter(|_| is_this_call);
+    for name in pods.into_iter().chain([own_name(at)]) {
         let Some(link) = link(host, &name)? else { continue };
-        if owns(&link, call.at()) || is_left_half_made(call, &link) {
+        if owns(&link, at) || (is_this_call && is_left_half_made(call, &link)) {
             return Ok(Some(link));
         }
     }
-    let alias = call.at().alias();
+    let alias = at.alias();
     let all = netlink::links(host, "").map_err(|e| failure::kernel(&e))?;
     let found = all.iter().find(|l| l.alias.as_deref() == Some(alias.as_str()));
     match found {
@@ -136,6 +146,16 @@ fn is_older_sandbox(call: &Call, existing: &Link) -> bool {
     existing.kind.as_deref() == Some("veth")
         && ours_or_calicos
         && pod_name(call).as_deref() == Some(existing.name.as_str())
+}
+
+/// Removes what a killed DEL of this attachment left: a link that is out of use and has another name,
+/// whose other end still holds the interface's name in the container. Whether there was one.
+pub(crate) fn remove_leftover(call: &Call, host: &mut Nl) -> Result<bool, CniError> {
+    let all = netlink::links(host, "").map_err(|e| failure::kernel(&e))?;
+    let Some(left) = all.iter().find(|link| owns(link, call.at())) else { return Ok(false) };
+    call.note(&format!("removed {}, which an earlier call left", left.name));
+    netlink::delete_link(host, left.index).map_err(|e| failure::kernel(&e))?;
+    Ok(true)
 }
 
 /// Undo of a link that this call made; absent is done.

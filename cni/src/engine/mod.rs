@@ -34,7 +34,8 @@ mod unsupported;
 
 pub use addresses::Role;
 pub use call::{OpenError, Stores};
-pub use stores::PluginStores;
+pub(crate) use stores::is_cluster;
+pub use stores::{ClusterStores, EmbeddedStores};
 
 use crate::log;
 use call::Call;

@@ -16,27 +16,36 @@ const UNKNOWN_CLUSTER: &str = "etcdv3:unknown";
 /// How the identities of etcd clusters begin.
 const ETCD: &str = "etcdv3:";
 
-/// The stores of one plugin process: opened for its one request.
+/// Opens the embedded store of each request, and no other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EmbeddedStores;
+
+impl Stores for EmbeddedStores {
+    fn open(&self, req: &Request, mode: Mode, _: Deadline) -> Result<Arc<dyn Store>, OpenError> {
+        match choose(req, &|name| env::var_os(name)).map_err(OpenError::Config)? {
+            Choice::Embedded => open_embedded(req, mode),
+            Choice::Etcd(_) => Err(OpenError::Config(CniError::internal("this program has no etcd client"))),
+        }
+    }
+}
+
+/// Opens whichever store a request means, for a process that serves one request.
 #[derive(Debug, Default)]
-pub struct PluginStores {
+pub struct ClusterStores {
     /// Why the cluster could not be reached: asking again would use up the request's time.
     failed: Mutex<Option<Error>>,
 }
 
-impl Stores for PluginStores {
+impl Stores for ClusterStores {
     fn open(&self, req: &Request, mode: Mode, deadline: Deadline) -> Result<Arc<dyn Store>, OpenError> {
-        let store: Arc<dyn Store> = match choose(req, &|name| env::var_os(name)).map_err(OpenError::Config)? {
-            Choice::Embedded => Arc::new(Embedded::open(&req.paths.store, mode).map_err(OpenError::Store)?),
-            Choice::Etcd(config) => Arc::new(self.open_etcd(&config, deadline)?),
-        };
-        if mode == Mode::Create {
-            record_use(req, &store.identity()).map_err(OpenError::Config)?;
+        match choose(req, &|name| env::var_os(name)).map_err(OpenError::Config)? {
+            Choice::Embedded => open_embedded(req, mode),
+            Choice::Etcd(config) => recorded(req, mode, Arc::new(self.open_etcd(&config, deadline)?)),
         }
-        Ok(store)
     }
 }
 
-impl PluginStores {
+impl ClusterStores {
     fn open_etcd(&self, config: &Config, deadline: Deadline) -> Result<Etcd, OpenError> {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = &*failed {
@@ -47,6 +56,24 @@ impl PluginStores {
             _ => OpenError::Store(again(failed.insert(error))),
         })
     }
+}
+
+fn open_embedded(req: &Request, mode: Mode) -> Result<Arc<dyn Store>, OpenError> {
+    let store = Embedded::open(&req.paths.store, mode).map_err(OpenError::Store)?;
+    recorded(req, mode, Arc::new(store))
+}
+
+/// The store, once it is known as this host's.
+fn recorded(req: &Request, mode: Mode, store: Arc<dyn Store>) -> Result<Arc<dyn Store>, OpenError> {
+    if mode == Mode::Create {
+        record_use(req, &store.identity()).map_err(OpenError::Config)?;
+    }
+    Ok(store)
+}
+
+/// Whether a request's objects are in a cluster's store; where none is configured the engine says so.
+pub(crate) fn is_cluster(req: &Request) -> bool {
+    matches!(choose(req, &|name| env::var_os(name)), Ok(Choice::Etcd(_)))
 }
 
 fn again(error: &Error) -> Error {

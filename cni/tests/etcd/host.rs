@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -57,6 +57,7 @@ fn ip(words: &[&str]) {
 pub struct Host {
     dir: tempfile::TempDir,
     pub conf: Value,
+    plugin: PathBuf,
     program: String,
     hosts: Option<PathBuf>,
 }
@@ -73,7 +74,19 @@ impl Host {
         for (key, value) in conf.as_object().unwrap() {
             all[key] = value.clone();
         }
-        Self { dir, conf: all, program: "percale".to_owned(), hosts: None }
+        Self {
+            dir,
+            conf: all,
+            plugin: env!("CARGO_BIN_EXE_percale").into(),
+            program: "percale".to_owned(),
+            hosts: None,
+        }
+    }
+
+    /// Runs this copy of the plugin.
+    pub fn with_plugin(mut self, plugin: &Path) -> Self {
+        self.plugin = plugin.to_owned();
+        self
     }
 
     /// Runs the plugin under another file name.
@@ -113,7 +126,7 @@ impl Host {
     }
 
     fn command(&self) -> Command {
-        let plugin = env!("CARGO_BIN_EXE_percale");
+        let plugin = &self.plugin;
         let Some(hosts) = &self.hosts else {
             let mut command = Command::new(plugin);
             command.arg0(&self.program);
