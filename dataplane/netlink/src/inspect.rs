@@ -81,7 +81,7 @@ pub fn inspect_pod(netns: &Netns, ifname: &str, timeout: Duration) -> Result<Opt
         let mut nl = Nl::here(timeout)?;
         let Some(link) = link::link(&mut nl, ifname)? else { return Ok(None) };
         let addresses = addresses(&mut nl, |a| a.ifindex == link.index)?;
-        let routes = routes(&mut nl, |r| r.ifindex == Some(link.index) && r.table == MAIN_TABLE)?;
+        let routes = main_routes(&mut nl, |r| r.ifindex == Some(link.index))?;
         let neighbours = neighbours(&mut nl, |n| n.ifindex == link.index)?;
         Ok(Some(PodState {
             addresses,
@@ -126,6 +126,14 @@ fn routes(nl: &mut Nl, keep: impl Fn(&PodRouteSeen) -> bool) -> Result<Vec<PodRo
         Request::route("list routes", "of the namespace", message, flags)
     };
     nl.dump(make, |reply| route(&reply).filter(&keep))
+}
+
+/// Routes of the main table.
+pub(crate) fn main_routes(
+    nl: &mut Nl,
+    keep: impl Fn(&PodRouteSeen) -> bool,
+) -> Result<Vec<PodRouteSeen>, Error> {
+    routes(nl, |r| r.table == MAIN_TABLE && keep(r))
 }
 
 fn neighbours(nl: &mut Nl, keep: impl Fn(&Neighbour) -> bool) -> Result<Vec<Neighbour>, Error> {

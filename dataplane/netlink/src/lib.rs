@@ -3,6 +3,7 @@
 //!
 //! See the crate's README for the kernel facts that this code stands on.
 
+mod beside;
 mod boot;
 mod conntrack;
 mod error;

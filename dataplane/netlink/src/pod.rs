@@ -12,7 +12,7 @@
 use crate::link::{self, Link, Settings};
 use crate::pod_requests::{self as requests};
 use crate::reply::Reply;
-use crate::{Error, Netns, Nl, route, sysctl};
+use crate::{Error, Netns, Nl, beside, route, sysctl};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -233,7 +233,11 @@ fn fill_pod(netns: &Netns, plan: &PodPlan, index: u32, timeout: Duration) -> Res
         sysctl::pod(plan.has_v4(), plan.has_v6(), plan.forward_in_pod)?;
         Nl::here(timeout)
     })??;
-    pod.must(&requests::pod_end(plan, index))?;
+    let beside = beside::is_beside(&mut pod, plan, index)?;
+    pod.must(&requests::pod_end(plan, index, beside))?;
+    if beside {
+        beside::add_rules(&mut pod, plan, index)?;
+    }
     Ok(pod)
 }
 

@@ -1,6 +1,7 @@
 //! A pod's plan as netlink requests.
 
 use crate::Netns;
+use crate::beside;
 use crate::link::Settings;
 use crate::make;
 use crate::pod::{HOST_LL, HOST_MAC, PodPlan, PodRoute, UNFINISHED_GROUP, V4_GATEWAY};
@@ -15,6 +16,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour_table::{
     NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter,
 };
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use std::net::IpAddr;
 
 /// `lo` has this index in every namespace (LOOPBACK_IFINDEX, net/net_namespace.h).
@@ -98,8 +100,8 @@ fn no_proxy_delay(index: u32) -> Request {
     Request::route("set proxy_delay of", format_args!("#{index}"), message, 0)
 }
 
-/// Everything inside the pod.
-pub(crate) fn pod_end(plan: &PodPlan, index: u32) -> Vec<Request> {
+/// Everything inside the pod. `beside`: another interface has the plain routes.
+pub(crate) fn pod_end(plan: &PodPlan, index: u32, beside: bool) -> Vec<Request> {
     let mtu = plan.mtu.map(LinkAttribute::Mtu).into_iter().collect();
     let mut batch = vec![
         make::set_link("set up lo", LOOPBACK, Some(true), Vec::new()),
@@ -109,12 +111,19 @@ pub(crate) fn pod_end(plan: &PodPlan, index: u32) -> Vec<Request> {
     for gateway in gateways(plan) {
         batch.push(make::permanent_neighbour(index, gateway, HOST_MAC));
     }
-    if plan.has_v4() {
-        // The gateway is in no subnet of the pod's: this makes it reachable.
-        batch.push(put_route(index, make::host_net(V4_GATEWAY.into()), None, None));
+    for route in pod_routes(plan, index) {
+        match beside {
+            false => batch.push(put_route(route)),
+            true => batch.extend(beside::routes(index, route).map(put_route)),
+        }
     }
-    batch.extend(plan.routes.iter().map(|route| pod_route(index, route)));
     batch
+}
+
+fn pod_routes(plan: &PodPlan, index: u32) -> impl Iterator<Item = RouteMessage> {
+    // The gateway is in no subnet of the pod's: this makes it reachable.
+    let gateway = plan.has_v4().then(|| make::route(index, make::host_net(V4_GATEWAY.into()), None, None));
+    gateway.into_iter().chain(plan.routes.iter().map(move |route| pod_route(index, route)))
 }
 
 fn gateways(plan: &PodPlan) -> impl Iterator<Item = IpAddr> {
@@ -123,12 +132,17 @@ fn gateways(plan: &PodPlan) -> impl Iterator<Item = IpAddr> {
     v4.into_iter().chain(v6)
 }
 
-fn pod_route(index: u32, route: &PodRoute) -> Request {
+fn pod_route(index: u32, route: &PodRoute) -> RouteMessage {
     let gateway = if route.dst.addr().is_ipv4() { IpAddr::V4(V4_GATEWAY) } else { IpAddr::V6(HOST_LL) };
-    put_route(index, route.dst, Some(gateway), route.mtu)
+    make::route(index, route.dst, Some(gateway), route.mtu)
 }
 
-fn put_route(index: u32, dst: IpNet, via: Option<IpAddr>, mtu: Option<u32>) -> Request {
-    let message = RouteNetlinkMessage::NewRoute(make::route(index, dst, via, mtu));
-    Request::route("add pod route", dst, message, make::PUT)
+fn put_route(message: RouteMessage) -> Request {
+    let dst = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    });
+    let subject = dst.map(|ip| ip.to_string()).unwrap_or_default();
+    Request::route("add pod route to", subject, RouteNetlinkMessage::NewRoute(message), make::PUT)
 }

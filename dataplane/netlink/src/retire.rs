@@ -2,7 +2,7 @@
 
 use crate::link::{self, Link};
 use crate::request::Request;
-use crate::{Error, Netns, Nl, make, route};
+use crate::{Error, Netns, Nl, beside, make, route};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rustix::io::Errno;
@@ -35,17 +35,18 @@ pub fn retire(host: &mut Nl, link: &Link, netns: Option<&Netns>, addresses: &[Ip
     }
     if let Some(netns) = netns {
         // Only tidiness: the host end is down, nothing passes any more.
-        let _ = set_pod_end_down(netns, link, host);
+        let _ = set_pod_end_down(netns, link, host, addresses);
     }
     Ok(())
 }
 
-fn set_pod_end_down(netns: &Netns, link: &Link, host: &Nl) -> Result<(), Error> {
+fn set_pod_end_down(netns: &Netns, link: &Link, host: &Nl, addresses: &[IpAddr]) -> Result<(), Error> {
     let Some(index) = link.peer_ifindex else { return Ok(()) };
     let mut pod = netns.socket(host.timeout())?;
     let end = link::link_at(&mut pod, index)?;
     if end.is_some_and(|end| end.peer_ifindex == Some(link.index)) {
         pod.must(&[make::set_link("set down pod link", index, Some(false), Vec::new())])?;
+        beside::remove_rules(&mut pod, addresses, index)?;
     }
     Ok(())
 }
