@@ -169,3 +169,17 @@ fn a_slow_listener_misses_nothing_of_thousands_of_changes() {
     }
     assert_eq!(seen.len(), 100);
 }
+
+/// Long enough for two signs of life to be asked for; 3 seconds unless the full counts are run.
+#[test]
+fn an_idle_watch_stays_without_a_word() {
+    let server = Server::start();
+    let store = server.open();
+    let mut watch = store.watch("/w/").unwrap();
+    synced(&mut *watch);
+    let long = std::env::var_os("PERCALE_FULL").is_some();
+    let idle = Duration::from_secs(if long { 75 } else { 3 });
+    assert_eq!(watch.next(Deadline::after(idle)).unwrap(), None);
+    store.commit(&[put("/w/a", Expect::Absent, "1")], soon()).unwrap();
+    assert_eq!(key_of(watch.next(soon()).unwrap().unwrap()), "/w/a");
+}
