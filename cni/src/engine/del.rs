@@ -11,7 +11,7 @@ use std::net::IpAddr;
 /// Serves DEL of the main plugin. Whatever is gone already is done.
 pub(crate) fn del(call: &Call) -> Result<(), CniError> {
     let lock = call.phase("lock", || call.lock())?;
-    let owner = Owner { at: call.at().clone(), link: None };
+    let owner = Owner { at: call.at().clone(), link: None, pod_link_name: None };
     take_down(call, &owner, delegated::is_delegated(call.conf))?;
     // A file that stays is taken again by the next call of this attachment.
     let _ = lock.remove_and_release();
@@ -23,6 +23,8 @@ pub(crate) fn del(call: &Call) -> Result<(), CniError> {
 pub(crate) struct Owner {
     pub at: Attachment,
     pub link: Option<Link>,
+    /// Where GC collects it: the name that its pod's first link has.
+    pub pod_link_name: Option<String>,
 }
 
 /// Everything of one attachment, under its lock: routes and link down, flows flushed, address freed
@@ -71,7 +73,7 @@ fn retire(
 ) -> Result<bool, CniError> {
     let link = match &owner.link {
         Some(link) => Some(link.clone()),
-        None => links::find(call, host, &owner.at, known)?,
+        None => links::find(call, host, owner, known)?,
     };
     if let Some(link) = &link {
         let netns = call.req.netns.as_ref().and_then(|path| Netns::open(path).ok());

@@ -5,6 +5,7 @@ use super::del::{self, Owner};
 use super::{delegated, failure, journal, leases};
 use cni_protocol::{Attachment, CniError, Verb};
 use ipam::Held;
+use model::veth::{self, HostNameOf};
 use netlink::{Link, Nl};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +18,14 @@ pub(crate) fn gc(call: &Call) -> Result<(), CniError> {
     };
     let mut failures = Vec::new();
     let links = links(call)?;
-    let mut owners = links.keys().cloned().collect::<BTreeSet<_>>();
+    let mut owners: BTreeMap<Attachment, Option<String>> =
+        links.keys().map(|at| (at.clone(), None)).collect();
     match holders(call) {
         Ok(holders) => owners.extend(holders),
         Err(error) => failures.push(error),
     }
-    for at in owners.into_iter().filter(|at| !valid.contains(at)) {
-        let owner = Owner { link: links.get(&at).cloned(), at };
+    for (at, pod_link_name) in owners.into_iter().filter(|(at, _)| !valid.contains(at)) {
+        let owner = Owner { link: links.get(&at).cloned(), pod_link_name, at };
         failures.extend(free(call, &owner).err());
     }
     failures.extend(forward(call).err());
@@ -37,7 +39,7 @@ pub(crate) fn gc_leases(call: &Call) -> Result<(), CniError> {
         return Ok(());
     };
     let mut failures = Vec::new();
-    for at in holders(call)?.into_iter().filter(|at| !valid.contains(at)) {
+    for at in holders(call)?.into_keys().filter(|at| !valid.contains(at)) {
         let Some(lock) = call.try_lock(&at) else { continue };
         let [scope, _] = leases::scopes(call);
         match leases::release(call, &scope, &leases::release_of(call, &at)) {
@@ -76,20 +78,20 @@ fn links(call: &Call) -> Result<BTreeMap<Attachment, Link>, CniError> {
     Ok(owned.collect())
 }
 
-/// Who holds addresses of this network on this node.
-fn holders(call: &Call) -> Result<BTreeSet<Attachment>, CniError> {
+/// Who holds addresses of this network on this node, and what its pod's first link is called.
+fn holders(call: &Call) -> Result<BTreeMap<Attachment, Option<String>>, CniError> {
     if delegated::is_delegated(call.conf) {
-        return Ok(BTreeSet::new());
+        return Ok(BTreeMap::new());
     }
     let store = match call.store(datastore::embedded::Mode::Existing) {
         Ok(store) => store,
-        Err(e) if e.is_missing() => return Ok(BTreeSet::new()),
+        Err(e) if e.is_missing() => return Ok(BTreeMap::new()),
         Err(e) => return Err(e.into_cni()),
     };
     let [scope, _] = leases::scopes(call);
     let cx = leases::context(call, &scope);
     let holdings = leases::read(call, store.as_ref(), |view| ipam::holdings(view, &cx))?;
-    Ok(holdings.held.iter().filter_map(|held| holder(call, held)).collect())
+    Ok(holdings.held.iter().filter_map(|held| Some((holder(call, held)?, pod_link_name(held)))).collect())
 }
 
 /// The attachment behind a lease of this network and node. A lease that a Calico wrote names no
@@ -105,6 +107,11 @@ fn holder(call: &Call, held: &Held) -> Option<Attachment> {
         _ => return None,
     };
     is_here.then(|| Attachment::new(network, container, ifname))
+}
+
+fn pod_link_name(held: &Held) -> Option<String> {
+    let (namespace, pod) = (held.attrs.get("namespace")?, held.attrs.get("pod")?);
+    Some(veth::host_name(&HostNameOf::Pod { namespace, pod }))
 }
 
 fn forward(call: &Call) -> Result<(), CniError> {

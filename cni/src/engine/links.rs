@@ -1,6 +1,7 @@
 //! Which host link belongs to an attachment, and getting it out of the way.
 
 use super::call::Call;
+use super::del::Owner;
 use super::failure;
 use cni_protocol::{Attachment, CniError};
 use model::veth::{self, HostNameOf};
@@ -59,17 +60,21 @@ fn pod_name(call: &Call) -> Option<String> {
 pub(crate) fn find(
     call: &Call,
     host: &mut Nl,
-    at: &Attachment,
+    owner: &Owner,
     held: &[IpAddr],
 ) -> Result<Option<Link>, CniError> {
-    // Only the runtime's own arguments say which pod an attachment is of.
-    let is_this_call = call.req.attachment.as_ref() == Some(at);
-    let pods = pod_name(call).filter(|_| is_this_call);
-    for name in pods.into_iter().chain([own_name(at)]) {
-        let Some(link) = link(host, &name)? else { continue };
-        if owns(&link, at) || (is_this_call && is_left_half_made(call, &link)) {
-            return Ok(Some(link));
-        }
+    let at = &owner.at;
+    // Nobody else makes a link of this name, and this attachment's lock is held.
+    let own = link(host, &own_name(at))?.filter(|link| owns(link, at) || is_half_made(link));
+    if own.is_some() {
+        return Ok(own);
+    }
+    let pods = match owner.pod_link_name.as_deref().or(pod_name(call).as_deref()) {
+        Some(name) => link(host, name)?.filter(|link| owns(link, at) || is_left_half_made(call, owner, link)),
+        None => None,
+    };
+    if pods.is_some() {
+        return Ok(pods);
     }
     let alias = at.alias();
     let all = netlink::links(host, "").map_err(|e| failure::kernel(&e))?;
@@ -80,11 +85,20 @@ pub(crate) fn find(
     }
 }
 
-/// A killed ADD of this attachment left a link without its alias: the container's end proves it.
-fn is_left_half_made(call: &Call, link: &Link) -> bool {
+/// A killed ADD left it without its alias.
+fn is_half_made(link: &Link) -> bool {
+    link.group == UNFINISHED_GROUP && link.alias.is_none()
+}
+
+/// A half-made link of the pod's name may be a newer sandbox's: the container's end proves whose it is,
+/// or, where a forgotten attachment is collected, that the pod's lease is all there is.
+fn is_left_half_made(call: &Call, owner: &Owner, link: &Link) -> bool {
     let netns = call.req.netns.as_ref().and_then(|path| Netns::open(path).ok());
-    let half_made = link.group == UNFINISHED_GROUP && link.alias.is_none();
-    half_made && netns.is_some_and(|netns| peer_is_in(call, &netns, &call.at().ifname, link))
+    let proven = match netns {
+        Some(netns) => peer_is_in(call, &netns, &owner.at.ifname, link),
+        None => owner.pod_link_name.is_some(),
+    };
+    is_half_made(link) && proven
 }
 
 /// A link that Calico made has no alias; a host route to an address of this lease proves it.
@@ -118,7 +132,7 @@ pub(crate) fn clear_the_way(
     if ours && peer_is_in(call, netns, &call.at().ifname, existing) {
         return Ok(true);
     }
-    if existing.group == UNFINISHED_GROUP && existing.alias.is_none() {
+    if is_half_made(existing) {
         // Wiring replaces what a killed call left half made.
         return Ok(false);
     }
