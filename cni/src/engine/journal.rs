@@ -67,22 +67,33 @@ fn unseen(at: &Attachment, ip: IpAddr) -> Owed {
     Owed { ip, handle: at.handle(), attrs: at.attributes(), sequence: 0 }
 }
 
-/// An ADD of an attachment that owes a release keeps what it still holds.
+/// Before an ADD: an attachment that owes a release keeps what it still holds, and what others owe is
+/// carried out, for it may be what this ADD needs.
 pub(crate) fn cancel(call: &Call) {
     let Some((journal, pending)) = pending(call) else { return };
-    for (id, _) in pending.iter().filter(|(_, entry)| is_of(entry, call.at())) {
-        if let Err(e) = journal.done(*id) {
+    let (own, others): (Vec<_>, Vec<_>) = pending.into_iter().partition(|(_, entry)| is_of(entry, call.at()));
+    for (id, _) in own {
+        if let Err(e) = journal.done(id) {
             call.note(&format!("journal: {e}"));
         }
     }
+    carry_out(call, &journal, others);
 }
 
-/// Carries out what others owe to this store, oldest first, as far as it goes.
+/// Carries out what is owed to this store, oldest first, as far as it goes.
 pub(crate) fn replay(call: &Call) {
-    let Some((journal, pending)) = pending(call) else { return };
+    if let Some((journal, pending)) = pending(call) {
+        carry_out(call, &journal, pending);
+    }
+}
+
+fn carry_out(call: &Call, journal: &Journal, pending: Vec<(Id, Entry)>) {
+    if pending.is_empty() {
+        return;
+    }
     let Ok(store) = call.store(Mode::Existing) else { return };
     for (id, entry) in pending.into_iter().take(MAX_REPLAYS) {
-        if let Err(why) = finish(call, &journal, store.as_ref(), id, &entry) {
+        if let Err(why) = finish(call, journal, store.as_ref(), id, &entry) {
             call.note(&format!("journal: {why}"));
             return;
         }

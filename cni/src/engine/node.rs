@@ -12,10 +12,15 @@ const DEFAULT_MTU: u32 = 1500;
 /// then the host's name in lower case, which is written to the file so that it stays the same when
 /// the host is renamed.
 pub(crate) fn name(req: &Request) -> String {
+    let file = &req.paths.nodename_file;
     if !req.conf.nodename.is_empty() {
+        // For whoever reads the store without this configuration. In Calico's directory the file is its
+        // agent's word that networking is up.
+        if file.starts_with(&req.paths.state_dir) && !file.exists() {
+            let _ = pin(file, &req.conf.nodename);
+        }
         return req.conf.nodename.clone();
     }
-    let file = &req.paths.nodename_file;
     if let Ok(name) = fs::read_to_string(file)
         && !name.trim().is_empty()
     {
