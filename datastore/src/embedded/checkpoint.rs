@@ -5,6 +5,7 @@ use super::failed;
 use super::frame;
 use super::header::{COPY_AT, Found, Header, LOG_AT, Phase, SECTOR};
 use super::loaded::Loaded;
+use super::mark::Mark;
 use super::record::{self, Item};
 use super::room::extend_to;
 use super::slots::Slots;
@@ -83,7 +84,10 @@ impl Slots {
         }
         disk.sync_names().map_err(|e| failed(disk, File::A, "create store", &e))?;
         let header = first_header(id, self.layout.log_len);
+        let mark = Mark { seed: header.seed(), end: LOG_AT, revision: header.revision };
         write_slot(disk, File::A, header, |_| Ok(()))?;
+        // Spares readers of a store that is never written, such as the journal, a search for commits.
+        drop(disk.write_at(File::Mark, &mark.encode(), 0));
         Ok(())
     }
 }
