@@ -13,7 +13,7 @@ use std::process::Command;
 const PURE: &[&str] = &["model", "ipam", "cni-protocol", "bgp"];
 const EDGES: &[&str] = &["datastore", "netlink"];
 /// Back ends of `datastore`, whose trait they know.
-const BACK_ENDS: &[&str] = &["datastore-etcd"];
+const BACK_ENDS: &[&str] = &["datastore-etcd", "datastore-kubernetes"];
 const BINARIES: &[&str] = &["cni", "ctl"];
 const TESTS: &[&str] = &["e2e"];
 

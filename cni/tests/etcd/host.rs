@@ -7,12 +7,13 @@ use crate::support::Server;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};
 use std::fmt;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 static SESSIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -51,6 +52,18 @@ impl Drop for Session {
 
 fn ip(words: &[&str]) {
     assert!(Command::new("ip").args(words).status().unwrap().success(), "ip {words:?}");
+}
+
+/// Starts a program that may just have been copied: another test's fork can still hold the copy open for
+/// writing until its own exec (ETXTBSY).
+fn spawn(command: &mut Command) -> Child {
+    for _ in 0..500 {
+        match command.spawn() {
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => std::thread::sleep(Duration::from_millis(10)),
+            started => return started.unwrap(),
+        }
+    }
+    panic!("the copied program stays busy");
 }
 
 /// One node: its state and its configuration.
@@ -119,8 +132,8 @@ impl Host {
         if let Some(netns) = netns {
             command.env("CNI_NETNS", netns);
         }
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn(&mut command);
         child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
         Ran { output: child.wait_with_output().unwrap() }
     }
