@@ -3,7 +3,7 @@
 use crate::error::Failure;
 use datastore::ErrorKind;
 use http::Uri;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, Context, KubeConfigOptions, Kubeconfig};
 use secrecy::ExposeSecret as _;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,10 @@ impl Config {
     async fn of_kubeconfig(&self, files: Vec<PathBuf>) -> Result<(kube::Config, TokenSource), Failure> {
         let context = Some(self.context.clone()).filter(|context| !context.is_empty());
         let kubeconfig = merged(&files)?;
-        let user = user_of(&kubeconfig, context.as_deref());
+        let chosen = context_of(&kubeconfig, context.as_deref());
+        if let Some(chosen) = &chosen {
+            refuse_unsupported(&kubeconfig, chosen)?;
+        }
         let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
         let loaded = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
         let mut config =
@@ -135,6 +138,7 @@ impl Config {
         if !self.endpoint.is_empty() {
             config.cluster_url = self.url()?;
         }
+        let user = chosen.and_then(|context| context.user);
         let source = user.map_or(TokenSource::None, |user| TokenSource::Kubeconfig { files, user });
         Ok((config, source))
     }
@@ -177,6 +181,23 @@ impl Config {
     }
 }
 
+/// What would be passed over in silence, and reach another server or act as another user.
+fn refuse_unsupported(kubeconfig: &Kubeconfig, context: &Context) -> Result<(), Failure> {
+    let clusters = kubeconfig.clusters.iter().filter(|named| named.name == context.cluster);
+    let proxied = clusters.filter_map(|named| named.cluster.as_ref()).any(|c| c.proxy_url.is_some());
+    let users = kubeconfig.auth_infos.iter().filter(|named| Some(&named.name) == context.user.as_ref());
+    let acts = |u: &AuthInfo| {
+        u.impersonate.is_some() || u.impersonate_uid.is_some() || u.impersonate_groups.is_some()
+    };
+    let disguised = users.filter_map(|named| named.auth_info.as_ref()).any(acts);
+    let member = match (proxied, disguised) {
+        (true, _) => "proxy-url",
+        (_, true) => "as",
+        (false, false) => return Ok(()),
+    };
+    Err(Failure::invalid(format!("the kubeconfig's member {member:?} is not supported")))
+}
+
 /// Files as kubectl merges them: those that do not exist are passed over, unless there is no other.
 fn merged(files: &[PathBuf]) -> Result<Kubeconfig, Failure> {
     let bad = |e: kube::config::KubeconfigError| Failure::invalid(e.to_string());
@@ -190,11 +211,10 @@ fn merged(files: &[PathBuf]) -> Result<Kubeconfig, Failure> {
     })
 }
 
-/// The user of a context.
-fn user_of(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<String> {
-    let name = context.or(kubeconfig.current_context.as_deref())?;
-    let context = kubeconfig.contexts.iter().find(|context| context.name == name)?;
-    context.context.as_ref()?.user.clone()
+/// The context by this name, or the current one.
+fn context_of(kubeconfig: &Kubeconfig, name: Option<&str>) -> Option<Context> {
+    let name = name.or(kubeconfig.current_context.as_deref())?;
+    kubeconfig.contexts.iter().find(|context| context.name == name)?.context.clone()
 }
 
 /// The authority's file, which is read at every connection.

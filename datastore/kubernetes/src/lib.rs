@@ -41,6 +41,8 @@ pub const MAX_WRITES: usize = 100;
 /// Most bytes of one value (the server refuses requests above 3 MiB, its etcd above 1.5 MiB).
 pub const MAX_VALUE: usize = 1 << 20;
 
+const OPEN: &str = "open Kubernetes";
+
 /// A store in a Kubernetes cluster.
 pub struct Kubernetes {
     runtime: Arc<Runtime>,
@@ -55,12 +57,12 @@ impl Kubernetes {
     /// `Invalid`: the configuration itself. `Unreachable`, `Timeout`: no answer. `Denied`: the
     /// credentials or rights do not suffice.
     pub fn open(config: &Config, deadline: Deadline) -> Result<Self, Error> {
-        let failed = |failure: Failure| failure.into_error("open Kubernetes", &config.subject());
+        let failed = |failure: Failure| failure.into_error(OPEN, &config.subject());
         let runtime = Arc::new(Runtime::start().map_err(|e| failed(Failure::os(&e)))?);
         let cluster = runtime.run(deadline, Cluster::new(config)).map_err(failed)?;
-        let cluster = Arc::new(cluster);
-        let id = runtime.run(deadline, cluster.id()).map_err(failed)?;
-        Ok(Self { runtime, cluster, id })
+        let mut store = Self { runtime, cluster: Arc::new(cluster), id: String::new() };
+        store.id = store.run(OPEN, deadline, store.cluster.id())?;
+        Ok(store)
     }
 
     /// How many requests were sent so far, repetitions included.

@@ -134,7 +134,7 @@ fn a_server_that_stays_busy_ends_with_the_deadline_and_its_reason() {
     let (endpoint, _) = scripted(vec!["503 Service Unavailable\r\n"; 100]);
     let config = Config { endpoint, ..Config::default() };
     let error = Kubernetes::open(&config, within(Duration::from_secs(1))).err().unwrap();
-    assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+    assert!(error.kind == ErrorKind::Timeout && error.detail.contains("503"), "{error}");
 }
 
 fn account(bed: &Bed, token: &str) -> tempfile::TempDir {
@@ -236,6 +236,14 @@ fn kubeconfig_files_are_merged() {
     let error = open_error(&of("", &[&missing]));
     assert!(error.kind == ErrorKind::Invalid && error.detail.contains("missing"), "{error}");
     assert_eq!(open_error(&Config::default()).kind, ErrorKind::Invalid);
+    // What would reach another server, or act as another user, is not passed over.
+    for (member, text) in [
+        ("proxy-url", good.replace("server:", "proxy-url: \"http://a\", server:")),
+        ("as", good.replace("client-certificate:", "as: somebody, client-certificate:")),
+    ] {
+        let error = open_error(&of("", &[&file(member, &text)]));
+        assert!(error.kind == ErrorKind::Invalid && error.detail.contains(member), "{error}");
+    }
 }
 
 #[test]

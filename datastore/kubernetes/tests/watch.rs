@@ -3,7 +3,7 @@
 
 mod support;
 
-use datastore::{Event, Store, Watch};
+use datastore::{Event, Store};
 use datastore_kubernetes::Config;
 use model::store::Expect;
 use rustix::process::{Pid, Signal, kill_process};
@@ -86,9 +86,10 @@ fn restart(bed: &Bed) {
     let log = std::fs::File::create(bed.dir.join("kube-apiserver-2.log")).unwrap();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
-    let child = command.spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     // `down` ends it by this.
     std::fs::write(bed.dir.join("kube-apiserver.pid"), child.id().to_string()).unwrap();
+    std::thread::spawn(move || child.wait());
 }
 
 // REQ: K-04
