@@ -16,7 +16,7 @@ mod resource;
 
 use crate::error::Failure;
 use crate::name;
-use crate::place::{Kind, NETWORK_LABEL, Place, Shape, network_label};
+use crate::place::{HOST_LABEL, Kind, NETWORK_LABEL, Place, Shape, network_label};
 use model::keys::{self, AffinityKind};
 use model::store::{Entry, Revision};
 use model::{Family, Scope};
@@ -193,7 +193,7 @@ fn set(metadata: &mut Map<String, Value>, table: &str, name: &str, value: String
 fn affinity_labels(key: &str) -> Vec<(&'static str, String)> {
     let Some(keys::Key::Affinity { kind, name, cidr, .. }) = keys::parse(key) else { return Vec::new() };
     vec![
-        ("projectcalico.org/hostname-hash", name::host_hash(&name)),
+        (HOST_LABEL, name::host_hash(&name)),
         ("projectcalico.org/affinity-type", kind.as_str().to_owned()),
         ("projectcalico.org/ip-version", Family::of_net(&cidr).version().to_string()),
     ]

@@ -206,6 +206,28 @@ pub(crate) fn sources(prefix: &str) -> Result<Vec<Source>, Failure> {
     }
 }
 
+/// As [`sources`], for one look. The affinities of a host are found by its label, and first those
+/// of older releases, which have none: one that gets its label in between is seen twice.
+pub(crate) fn sources_once(prefix: &str) -> Result<Vec<Source>, Failure> {
+    let mut sources = sources(prefix)?;
+    if let (Some(host), [source]) = (host_of(prefix), sources.as_slice()) {
+        let label = format!("{HOST_LABEL}={}", name::host_hash(host));
+        let select = |selector| Source { selector: Some(selector), ..source.clone() };
+        sources = vec![select(format!("!{HOST_LABEL}")), select(label)];
+    }
+    Ok(sources)
+}
+
+/// The host whose affinities a prefix is for.
+fn host_of(prefix: &str) -> Option<&str> {
+    let roots = ["/calico/ipam/v2/host/", "/calico/ipam/v2/virtual/"];
+    let rest = roots.iter().find_map(|root| prefix.strip_prefix(root))?;
+    rest.split_once('/').map(|(host, _)| host)
+}
+
+/// By this Calico 3.31 and newer find the affinities of a host (modern data model 2.1).
+pub(crate) const HOST_LABEL: &str = "projectcalico.org/hostname-hash";
+
 fn source(kind: &'static Kind, prefix: &str) -> Source {
     let rest = prefix.strip_prefix(kind.roots[0]).filter(|_| kind.namespaced);
     let namespace = rest.and_then(|rest| rest.split_once('/')).map(|(namespace, _)| namespace.to_owned());
@@ -288,5 +310,12 @@ mod tests {
         let network = sources("/percale/networks/n/ipam/").unwrap().remove(0);
         assert_eq!(network.selector, Some(format!("{NETWORK_LABEL}={}", name::short_hash("n"))));
         assert_eq!(sources("/percale/networks/n").unwrap()[0].selector, None);
+        let selectors = |prefix: &str| -> Vec<Option<String>> {
+            sources_once(prefix).unwrap().into_iter().map(|source| source.selector).collect()
+        };
+        let label = format!("{HOST_LABEL}={}", name::host_hash("n"));
+        let both = [Some(format!("!{HOST_LABEL}")), Some(label)];
+        assert_eq!(selectors("/calico/ipam/v2/host/n/ipv4/block/"), both);
+        assert_eq!(selectors("/calico/ipam/v2/host/n"), [None]);
     }
 }

@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::error::Failure;
 use crate::link::{Call, JSON};
 use crate::object::Object;
-use crate::place::{Place, Shape, Source, place, sources};
+use crate::place::{Place, Shape, Source, place, sources_once};
 use datastore::ErrorKind;
 use model::keys;
 use model::store::Entry;
@@ -63,7 +63,7 @@ pub(crate) async fn finish(cluster: &Cluster, place: &Place, object: &Object) {
 
 pub(crate) async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<Entry>, Failure> {
     let mut entries = Vec::new();
-    for source in sources(prefix)? {
+    for source in sources_once(prefix)? {
         let objects = all(cluster, &source).await?;
         if objects.len() < PAGE / 2 {
             objects.iter().for_each(|object| cluster.note(object));
@@ -74,7 +74,9 @@ pub(crate) async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<Entry>, 
         }
         entries.extend(living.iter().filter(|o| o.key.starts_with(prefix)).map(Object::entry));
     }
-    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    // Of an entry that was seen twice the newer one.
+    entries.sort_by(|a, b| a.key.cmp(&b.key).then(b.revision.cmp(&a.revision)));
+    entries.dedup_by(|a, b| a.key == b.key);
     Ok(entries)
 }
 
@@ -86,7 +88,7 @@ async fn all(cluster: &Cluster, source: &Source) -> Result<Vec<Object>, Failure>
 /// Of blocks only the names are asked for, in which their CIDRs stand.
 pub(crate) async fn keys(cluster: &Cluster, prefix: &str) -> Result<Vec<String>, Failure> {
     let mut keys = Vec::new();
-    for source in sources(prefix)? {
+    for source in sources_once(prefix)? {
         match source.kind.shape {
             Shape::Block => keys.extend(block_keys(cluster, &source).await?),
             _ => {
@@ -97,6 +99,7 @@ pub(crate) async fn keys(cluster: &Cluster, prefix: &str) -> Result<Vec<String>,
     }
     keys.retain(|key| key.starts_with(prefix));
     keys.sort();
+    keys.dedup();
     Ok(keys)
 }
 

@@ -143,6 +143,34 @@ fn affinities_carry_the_labels_by_which_calico_finds_them() {
 }
 
 #[test]
+fn a_host_s_affinities_are_found_with_and_without_their_label() {
+    let bed = Bed::shared();
+    let store = bed.open();
+    let prefix = "/calico/ipam/v2/host/older/ipv4/block/";
+    let mut old = fixture("affinity-3.18.json");
+    old["metadata"]["name"] = json!("older-10-7-1-0-26");
+    old["spec"]["node"] = json!("older");
+    old["spec"]["cidr"] = json!("10.7.1.0/26");
+    bed.crd("POST", "blockaffinities", Some(&old));
+    let mut other = old.clone();
+    other["metadata"]["name"] = json!("oldest-10-7-1-64-26");
+    other["spec"]["node"] = json!("oldest");
+    other["spec"]["cidr"] = json!("10.7.1.64/26");
+    bed.crd("POST", "blockaffinities", Some(&other));
+    let value = r#"{"state":"confirmed","deleted":false}"#;
+    commit(&store, &[put(&format!("{prefix}10.7.0.64-26"), Expect::Absent, value)]);
+    let both = [format!("{prefix}10.7.0.64-26"), format!("{prefix}10.7.1.0-26")];
+    assert_eq!(store.keys(prefix, soon()).unwrap(), both);
+    let found = store.list(prefix, soon()).unwrap();
+    assert_eq!(found.iter().map(|entry| &entry.key).collect::<Vec<_>>(), both.iter().collect::<Vec<_>>());
+    // Written again it gets its label.
+    commit(&store, &[put(&both[1], Expect::At(found[1].revision), value)]);
+    let made = bed.crd("GET", "blockaffinities/older-10-7-1-0-26", None);
+    assert!(made["metadata"]["labels"]["projectcalico.org/hostname-hash"].is_string(), "{made}");
+    assert_eq!(store.keys(prefix, soon()).unwrap(), both);
+}
+
+#[test]
 fn what_others_keep_in_an_object_s_metadata_stays() {
     let bed = Bed::shared();
     let key = "/calico/ipam/v2/handle/net.labelled";
