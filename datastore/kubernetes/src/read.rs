@@ -20,6 +20,8 @@ const PAGE_OF_NAMES: usize = 5000;
 const AT_ONCE: usize = 8;
 /// Deletions that one list finishes for others.
 const FINISHED: usize = 16;
+/// Objects of one list that are remembered for writes.
+const NOTED: usize = 256;
 /// How often a list begins again because its pages became too old.
 const LISTS: usize = 3;
 
@@ -64,15 +66,20 @@ pub(crate) async fn finish(cluster: &Cluster, place: &Place, object: &Object) {
 pub(crate) async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<Entry>, Failure> {
     let mut entries = Vec::new();
     for source in sources_once(prefix)? {
-        let objects = all(cluster, &source).await?;
-        if objects.len() < PAGE / 2 {
-            objects.iter().for_each(|object| cluster.note(object));
+        let mut noted = 0;
+        let found = collect(cluster, &source, PAGE, JSON, |raw| {
+            let object = Object::read(source.kind, raw).filter(|object| object.key.starts_with(prefix))?;
+            if noted < NOTED {
+                cluster.note(&object);
+                noted += 1;
+            }
+            Some(if object.is_deleted() { Err(object) } else { Ok(object.entry()) })
+        });
+        let (living, deleted): (Vec<_>, Vec<_>) = found.await?.into_iter().partition(Result::is_ok);
+        for object in deleted.into_iter().filter_map(Result::err).take(FINISHED) {
+            finish(cluster, &place(&object.key)?, &object).await;
         }
-        let (deleted, living): (Vec<_>, Vec<_>) = objects.into_iter().partition(Object::is_deleted);
-        for object in deleted.iter().take(FINISHED) {
-            finish(cluster, &place(&object.key)?, object).await;
-        }
-        entries.extend(living.iter().filter(|o| o.key.starts_with(prefix)).map(Object::entry));
+        entries.extend(living.into_iter().flatten());
     }
     // Of an entry that was seen twice the newer one.
     entries.sort_by(|a, b| a.key.cmp(&b.key).then(b.revision.cmp(&a.revision)));
@@ -80,22 +87,20 @@ pub(crate) async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<Entry>, 
     Ok(entries)
 }
 
-async fn all(cluster: &Cluster, source: &Source) -> Result<Vec<Object>, Failure> {
-    let (items, _) = items(cluster, source, PAGE, JSON).await?;
-    Ok(items.into_iter().filter_map(|raw| Object::read(source.kind, raw)).collect())
-}
-
 /// Of blocks only the names are asked for, in which their CIDRs stand.
 pub(crate) async fn keys(cluster: &Cluster, prefix: &str) -> Result<Vec<String>, Failure> {
     let mut keys = Vec::new();
     for source in sources_once(prefix)? {
-        match source.kind.shape {
-            Shape::Block => keys.extend(block_keys(cluster, &source).await?),
+        keys.extend(match source.kind.shape {
+            Shape::Block => collect(cluster, &source, PAGE_OF_NAMES, NAMES, |raw| block_key(&raw)).await?,
             _ => {
-                let objects = all(cluster, &source).await?;
-                keys.extend(objects.into_iter().filter(|o| !o.is_deleted()).map(|object| object.key));
+                let key = |raw| {
+                    let object = Object::read(source.kind, raw).filter(|object| !object.is_deleted());
+                    object.map(|object| object.key)
+                };
+                collect(cluster, &source, PAGE, JSON, key).await?
             }
-        }
+        });
     }
     keys.retain(|key| key.starts_with(prefix));
     keys.sort();
@@ -103,54 +108,77 @@ pub(crate) async fn keys(cluster: &Cluster, prefix: &str) -> Result<Vec<String>,
     Ok(keys)
 }
 
-async fn block_keys(cluster: &Cluster, source: &Source) -> Result<Vec<String>, Failure> {
-    let (items, _) = items(cluster, source, PAGE_OF_NAMES, NAMES).await?;
-    let cidrs = items
-        .iter()
-        .filter_map(|item| crate::name::block_cidr(item.pointer("/metadata/name").and_then(Value::as_str)?));
-    Ok(cidrs.map(|cidr| keys::block(&keys::Scope::Cluster, &cidr)).collect())
+fn block_key(raw: &Value) -> Option<String> {
+    let name = raw.pointer("/metadata/name").and_then(Value::as_str)?;
+    Some(keys::block(&keys::Scope::Cluster, &crate::name::block_cidr(name)?))
 }
 
-/// All items of a source from one moment, and the revision of that moment.
-pub(crate) async fn items(
+/// What `make` makes of all items of a source, from one moment.
+async fn collect<T>(
     cluster: &Cluster,
     source: &Source,
     page: usize,
     accept: &'static str,
-) -> Result<(Vec<Value>, String), Failure> {
+    mut make: impl FnMut(Value) -> Option<T>,
+) -> Result<Vec<T>, Failure> {
     for _ in 0..LISTS {
-        if let Some(found) = pages(cluster, source, page, accept).await? {
-            return Ok(found);
+        let (mut pages, mut made) = (Pages::new(source, page, accept), Vec::new());
+        loop {
+            match pages.next(cluster).await? {
+                Page::Items(items) => made.extend(items.into_iter().filter_map(&mut make)),
+                Page::End => return Ok(made),
+                Page::Expired => break,
+            }
         }
     }
     Err(Failure::new(ErrorKind::Unreachable, "the pages of a list became too old while they were read"))
 }
 
-/// `None`: a later page was not to be had any more (410).
-async fn pages(
-    cluster: &Cluster,
-    source: &Source,
-    page: usize,
+pub(crate) enum Page {
+    Items(Vec<Value>),
+    End,
+    /// The rest of that moment is not to be had any more (410).
+    Expired,
+}
+
+/// The items of a source in pages, all of the moment of the first.
+pub(crate) struct Pages {
+    first: String,
+    /// `None` after the last.
+    next: Option<String>,
     accept: &'static str,
-) -> Result<Option<(Vec<Value>, String)>, Failure> {
-    let selector = source.selector.as_ref().map(|s| format!("&labelSelector={}", query(s)));
-    let first = format!("{}?limit={page}{}", source.path(), selector.unwrap_or_default());
-    let (mut items, mut path) = (Vec::new(), first.clone());
-    loop {
-        let answer = cluster.link.call(&Call { accept, ..Call::get(path) }).await?;
+    /// The moment; empty until the first page.
+    pub revision: String,
+}
+
+impl Pages {
+    pub fn new(source: &Source, page: usize, accept: &'static str) -> Self {
+        let selector = source.selector.as_ref().map(|s| format!("&labelSelector={}", query(s)));
+        let first = format!("{}?limit={page}{}", source.path(), selector.unwrap_or_default());
+        Self { next: Some(first.clone()), first, accept, revision: String::new() }
+    }
+
+    /// For a watch.
+    pub fn of_objects(source: &Source) -> Self {
+        Self::new(source, PAGE, JSON)
+    }
+
+    pub async fn next(&mut self, cluster: &Cluster) -> Result<Page, Failure> {
+        let Some(path) = self.next.take() else { return Ok(Page::End) };
+        let answer = cluster.link.call(&Call { accept: self.accept, ..Call::get(path) }).await?;
         match answer.code {
-            410 => return Ok(None),
+            410 => return Ok(Page::Expired),
             _ if answer.is_success() => {}
             _ => return Err(answer.failure()),
         }
         let mut list = answer.json()?;
-        if let Some(Value::Array(more)) = list.get_mut("items").map(Value::take) {
-            items.extend(more);
-        }
         let text = |name: &str| list.pointer(name).and_then(Value::as_str).unwrap_or_default();
-        match text("/metadata/continue") {
-            "" => return Ok(Some((items, text("/metadata/resourceVersion").to_owned()))),
-            next => path = format!("{first}&continue={}", query(next)),
+        self.revision = text("/metadata/resourceVersion").to_owned();
+        let rest = Some(text("/metadata/continue")).filter(|rest| !rest.is_empty());
+        self.next = rest.map(|rest| format!("{}&continue={}", self.first, query(rest)));
+        match list.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => Ok(Page::Items(items)),
+            _ => Ok(Page::Items(Vec::new())),
         }
     }
 }

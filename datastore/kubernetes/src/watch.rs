@@ -9,10 +9,9 @@ mod stream;
 
 use crate::cluster::Cluster;
 use crate::error::Failure;
-use crate::link::JSON;
 use crate::object::Object;
 use crate::place::{Source, sources};
-use crate::read::items;
+use crate::read::{Page, Pages};
 use crate::runtime::Runtime;
 use datastore::{Deadline, Error, Event, Watch};
 use serde_json::Value;
@@ -27,8 +26,6 @@ use tokio::time::sleep;
 
 /// Events that may wait for a slow user; then the server waits.
 const QUEUE: usize = 1024;
-/// Objects of one page of the first list.
-const PAGE: usize = 500;
 /// Pauses after failures, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -153,36 +150,49 @@ impl Teller {
     }
 
     async fn tell(&mut self) -> Result<Infallible, Stop> {
-        let mut lists = Vec::new();
-        for source in &self.sources {
-            lists.push((source.clone(), items(&self.cluster, source, PAGE, JSON).await?));
-        }
-        self.speaker.recover();
-        if std::mem::replace(&mut self.told, true) {
-            self.speaker.say(Event::Reset).await?;
-        }
-        let mut followers = JoinSet::new();
-        for (source, (items, from)) in lists {
-            let mut follower = self.follower(source, from);
-            for raw in items {
-                follower.tell_present(raw).await?;
+        let (mut listed, mut begun) = (Vec::new(), false);
+        for source in self.sources.clone() {
+            let mut pages = Pages::of_objects(&source);
+            let mut follower = self.follower(source);
+            loop {
+                let items = match pages.next(&self.cluster).await? {
+                    Page::Items(items) => items,
+                    Page::End => break,
+                    Page::Expired => return Err(Stop::Expired),
+                };
+                if !std::mem::replace(&mut begun, true) {
+                    self.begin().await?;
+                }
+                for raw in items {
+                    follower.tell_present(raw).await?;
+                }
             }
-            followers.spawn(follower.run());
+            listed.push(Follower { from: pages.revision, ..follower });
         }
         self.speaker.say(Event::Synced).await?;
+        let mut followers: JoinSet<Stop> = listed.into_iter().map(Follower::run).collect();
         Err(match followers.join_next().await {
             Some(Ok(stop)) => stop,
             Some(Err(_)) | None => Stop::Unheard,
         })
     }
 
-    fn follower(&self, source: Source, from: String) -> Follower {
+    /// There is something to tell again.
+    async fn begin(&mut self) -> Result<(), Stop> {
+        self.speaker.recover();
+        match std::mem::replace(&mut self.told, true) {
+            true => self.speaker.say(Event::Reset).await,
+            false => Ok(()),
+        }
+    }
+
+    fn follower(&self, source: Source) -> Follower {
         Follower {
             cluster: self.cluster.clone(),
             prefix: self.prefix.clone(),
             source,
-            speaker: self.speaker.clone(),
-            from,
+            speaker: Speaker { healthy: true, pause: FIRST_PAUSE, ..self.speaker.clone() },
+            from: String::new(),
             known: BTreeSet::new(),
         }
     }
@@ -204,7 +214,10 @@ impl Follower {
     async fn run(mut self) -> Stop {
         loop {
             let stopped = match self.follow().await {
-                Ok(()) => continue,
+                Ok(()) => {
+                    sleep(FIRST_PAUSE).await;
+                    Ok(())
+                }
                 Err(Stop::Failed(failure)) => self.speaker.complain(failure).await,
                 Err(stop) => return stop,
             };
@@ -214,11 +227,11 @@ impl Follower {
         }
     }
 
-    /// Until the server ends the watch or is silent: then it is opened again.
+    /// Until the stream ends or is silent: then it is opened again. That this fails is an outage.
     async fn follow(&mut self) -> Result<(), Stop> {
         let mut stream = Stream::open(&self.cluster, &self.source, &self.from).await?;
+        self.speaker.recover();
         while let Some((kind, object)) = stream.next().await? {
-            self.speaker.recover();
             let revision = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
             let revision = revision.map(str::to_owned);
             match kind {

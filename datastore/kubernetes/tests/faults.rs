@@ -198,7 +198,6 @@ fn what_the_account_may_not_is_denied() {
     assert!(bad.kind == ErrorKind::Invalid && bad.detail.contains("spec.block"), "{bad}");
 }
 
-// REQ: K-05
 #[test]
 fn kubeconfig_files_are_merged() {
     let bed = Bed::shared();

@@ -117,7 +117,6 @@ fn work(store: &dyn Store, ledger: &Ledger, host: &str, worker: usize, rounds: u
     }
 }
 
-// REQ: A-02
 #[test]
 fn two_hosts_with_four_workers_each() {
     let bed = Bed::up();

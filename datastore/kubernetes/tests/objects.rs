@@ -45,7 +45,6 @@ fn assert_keeps(before: &Value, after: &Value, at: &str) {
     }
 }
 
-// REQ: A-08
 #[test]
 fn what_every_release_of_calico_wrote_stays() {
     let bed = Bed::shared();
@@ -142,6 +141,26 @@ fn affinities_carry_the_labels_by_which_calico_finds_them() {
     assert!(!store.keys("/calico/ipam/v2/host/", soon()).unwrap().iter().any(|key| key.contains("10.7.0.0")));
 }
 
+// REQ: A-08
+#[test]
+fn deleted_is_optional() {
+    let bed = Bed::shared();
+    let store = bed.open();
+    for (file, plural, name, key) in [
+        ("block-3.18.json", "ipamblocks", "10-7-2-0-30", format!("{BLOCKS}10.7.2.0-30")),
+        ("handle-3.18.json", "ipamhandles", "optional", "/calico/ipam/v2/handle/optional".to_owned()),
+    ] {
+        let mut object = fixture(file);
+        object["metadata"]["name"] = json!(name);
+        object["spec"]["cidr"] = json!("10.7.2.0/30");
+        object["spec"]["handleID"] = json!("");
+        object["spec"].as_object_mut().unwrap().remove("deleted");
+        let (value, after) = through(&bed, &store, plural, &object, &key);
+        assert!(value.get("deleted").is_none(), "{value}");
+        assert_ne!(after["spec"]["deleted"], json!(true));
+    }
+}
+
 #[test]
 fn a_host_s_affinities_are_found_with_and_without_their_label() {
     let bed = Bed::shared();
@@ -194,7 +213,6 @@ fn what_others_keep_in_an_object_s_metadata_stays() {
     }
 }
 
-// REQ: A-07
 #[test]
 fn handles_keep_their_letters_and_bad_names_are_refused_before_anything_is_written() {
     let bed = Bed::shared();

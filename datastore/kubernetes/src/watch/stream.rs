@@ -53,16 +53,13 @@ impl Stream {
         }
     }
 
-    /// `None`: the server ended the watch, or the connection may be dead.
+    /// `None`: the server ended the watch, or the connection is or may be dead.
     pub async fn next(&mut self) -> Result<Option<(Kind, Value)>, Stop> {
         loop {
             if let Some(line) = self.line() {
                 return read(&line).map(Some);
             }
-            let frame = match timeout(self.silence, self.body.frame()).await {
-                Err(_) | Ok(None) => return Ok(None),
-                Ok(Some(frame)) => frame.map_err(|e| Failure::transport(&e))?,
-            };
+            let Ok(Some(Ok(frame))) = timeout(self.silence, self.body.frame()).await else { return Ok(None) };
             if let Ok(data) = frame.into_data() {
                 self.buffer.drain(..std::mem::take(&mut self.told));
                 self.buffer.extend_from_slice(&data);
