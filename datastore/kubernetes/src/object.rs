@@ -83,6 +83,9 @@ impl Object {
     /// The same object, its deletion announced: the body of a PUT.
     pub fn announcing_deletion(&self) -> Value {
         let mut raw = self.raw.clone();
+        if !raw["spec"].is_object() {
+            raw["spec"] = json!({});
+        }
         raw["spec"]["deleted"] = if self.kind.shape == Shape::Affinity { json!("true") } else { json!(true) };
         raw["apiVersion"] = json!(self.kind.api);
         raw["kind"] = json!(self.kind.kind);
@@ -197,4 +200,64 @@ fn affinity_labels(key: &str) -> Vec<(&'static str, String)> {
         ("projectcalico.org/affinity-type", kind.as_str().to_owned()),
         ("projectcalico.org/ip-version", Family::of_net(&cidr).version().to_string()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::{place, sources};
+
+    fn spoilt(value: &Value) -> Vec<Value> {
+        let wrong = [Value::Null, json!(7), json!("text"), json!([1]), json!({"a": null})];
+        let Value::Object(members) = value else { return wrong.to_vec() };
+        let mut all = wrong.to_vec();
+        for (name, member) in members {
+            for spoilt in spoilt(member) {
+                let mut copy = value.clone();
+                copy[name] = spoilt;
+                all.push(copy);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn objects_of_any_content_are_read_without_a_panic() {
+        let whole = json!({
+            "metadata": {"name": "10-0-0-0-26", "namespace": "n", "resourceVersion": "7", "uid": "u", "labels": {"a": "b"},
+                "annotations": {METADATA: "{\"uid\":1}", "projectcalico.org/labels": "[]", "projectcalico.org/ASNumber": "x"}},
+            "spec": {"cidr": "10.0.0.0/26", "node": "n", "deleted": "true", "handleID": "10-0-0-0-26", "key": "k",
+                "value": "v", "attributes": [{"handle_id": null}, 7], "affinity": null},
+        });
+        let mut read = 0;
+        for source in sources("").unwrap() {
+            for raw in spoilt(&whole) {
+                if let Some(object) = Object::read(source.kind, raw) {
+                    let value = object.value();
+                    object.announcing_deletion();
+                    read += 1;
+                    if let Ok(place) = place(&object.key) {
+                        let _ = body(&place, &value, Some(&object));
+                    }
+                }
+            }
+        }
+        assert!(read > 100, "{read}");
+    }
+
+    #[test]
+    fn values_that_are_no_json_objects_are_invalid() {
+        for key in [
+            "/calico/ipam/v2/handle/h",
+            "/calico/ipam/v2/config",
+            "/calico/resources/v3/projectcalico.org/ippools/p",
+        ] {
+            for value in ["", "[]", "7", "{"] {
+                assert!(body(&place(key).unwrap(), value.as_bytes(), None).is_err(), "{key} {value}");
+            }
+            assert!(body(&place(key).unwrap(), b"{}", None).is_ok(), "{key}");
+        }
+        let place = place("/percale/x").unwrap();
+        assert!(body(&place, &[0xff], None).is_err() && body(&place, b"anything", None).is_ok());
+    }
 }
