@@ -46,6 +46,8 @@ pub struct Calls {
     /// Pages of lists, and starts of watches.
     pub lists: u64,
     pub writes: u64,
+    /// Those among them that were sent because an earlier attempt was of no use.
+    pub repeated: u64,
 }
 
 pub(crate) struct Link {
@@ -58,6 +60,7 @@ pub(crate) struct Link {
     gets: AtomicU64,
     lists: AtomicU64,
     writes: AtomicU64,
+    repeated: AtomicU64,
 }
 
 /// A request that may be sent several times.
@@ -129,12 +132,18 @@ impl Link {
             gets: AtomicU64::new(0),
             lists: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
         })
     }
 
     pub fn calls(&self) -> Calls {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Calls { gets: count(&self.gets), lists: count(&self.lists), writes: count(&self.writes) }
+        Calls {
+            gets: count(&self.gets),
+            lists: count(&self.lists),
+            writes: count(&self.writes),
+            repeated: count(&self.repeated),
+        }
     }
 
     /// Sends until there is an answer that is no reason to wait. The caller's deadline ends it.
@@ -154,6 +163,7 @@ impl Link {
             self.set_trouble(Some(again.failure.detail));
             // A refusal (429, 503) had no effect; a lost request and other failures may have had.
             repeated |= again.lost || again.wait.is_none();
+            self.repeated.fetch_add(1, Ordering::Relaxed);
             sleep(again.wait.unwrap_or(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -101,7 +101,7 @@ impl Ledger {
 }
 
 /// Assigns and releases, keeping at most six; the rest of a worker's addresses stay.
-fn work(store: &dyn Store, ledger: &Ledger, host: &str, worker: usize, rounds: usize) {
+fn work(store: &Kubernetes, ledger: &Ledger, host: &str, worker: usize, rounds: usize) {
     let mut held: Vec<(String, IpAddr)> = Vec::new();
     for round in 0..rounds {
         let id = format!("{host}-{worker}-{round}");
@@ -112,7 +112,11 @@ fn work(store: &dyn Store, ledger: &Ledger, host: &str, worker: usize, rounds: u
             let (id, ip) = held.remove(round * 7 % held.len());
             // From the moment it is free others may have it.
             ledger.give_back(ip);
-            assert_eq!(release(store, &mut View::new(), host, &id).unwrap(), [ip], "{id}");
+            let freed = release(store, &mut View::new(), host, &id).unwrap();
+            // A handle that counts too many spans several blocks. When the first of them was written
+            // and a later one met a conflict, the plan made anew finds nothing left to free, and
+            // answers that. What is left in the blocks is compared at the end.
+            assert!(freed == [ip] || freed.is_empty(), "{id}: {freed:?}, not {ip}");
         }
     }
 }
@@ -247,6 +251,7 @@ fn spent(store: &Kubernetes, before: Calls) -> Calls {
         gets: now.gets - before.gets,
         lists: now.lists - before.lists,
         writes: now.writes - before.writes,
+        repeated: now.repeated - before.repeated,
     }
 }
 
