@@ -1,0 +1,128 @@
+//! The store in a Kubernetes cluster: Calico's custom resources under Calico's keys.
+//!
+//! ```text
+//!   Kubernetes (Store) ── Runtime: one thread that drives the connections
+//!      │
+//!      └─ Cluster ── link: HTTP over TLS, token, retries within the deadline ── config: kubeconfig, account
+//!           │
+//!           ├ read:  get, list, keys      object ── key and JSON of etcd's model <-> custom resource
+//!           ├ write: commit, in order        └ place ── key <-> resource and name ── name: hashes, name rules
+//!           └ watch: list, then follow, again and again
+//! ```
+//!
+//! There are no transactions: the writes of a commit are applied in order, each under its own
+//! condition, up to the first that fails. A revision is the `resourceVersion` of the object.
+
+mod cluster;
+mod config;
+mod error;
+mod link;
+mod name;
+mod object;
+mod place;
+mod read;
+mod runtime;
+mod token;
+mod watch;
+mod write;
+
+pub use config::Config;
+pub use link::Calls;
+
+use cluster::Cluster;
+use datastore::{CommitError, Deadline, Error, Store, Watch};
+use error::Failure;
+use model::store::{Entry, Revision, Write};
+use runtime::Runtime;
+use std::sync::Arc;
+
+/// Most writes of one commit.
+pub const MAX_WRITES: usize = 100;
+/// Most bytes of one value (the server refuses requests above 3 MiB, its etcd above 1.5 MiB).
+pub const MAX_VALUE: usize = 1 << 20;
+
+const OPEN: &str = "open Kubernetes";
+
+/// A store in a Kubernetes cluster.
+pub struct Kubernetes {
+    runtime: Arc<Runtime>,
+    cluster: Arc<Cluster>,
+    id: String,
+}
+
+impl Kubernetes {
+    /// Connects, and asks for the cluster's identity.
+    ///
+    /// # Errors
+    /// `Invalid`: the configuration itself. `Unreachable`, `Timeout`: no answer. `Denied`: the
+    /// credentials or rights do not suffice.
+    pub fn open(config: &Config, deadline: Deadline) -> Result<Self, Error> {
+        let failed = |failure: Failure| failure.into_error(OPEN, &config.subject());
+        let runtime = Arc::new(Runtime::start().map_err(|e| failed(Failure::os(&e)))?);
+        let cluster = runtime.run(deadline, Cluster::new(config)).map_err(failed)?;
+        let mut store = Self { runtime, cluster: Arc::new(cluster), id: String::new() };
+        store.id = store.run(OPEN, deadline, store.cluster.id())?;
+        Ok(store)
+    }
+
+    /// How many requests were sent so far, repetitions included.
+    pub fn calls(&self) -> Calls {
+        self.cluster.calls()
+    }
+
+    fn run<T>(
+        &self,
+        op: &'static str,
+        deadline: Deadline,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Error> {
+        let answer = self.runtime.wait(deadline, call).unwrap_or_else(|| Err(self.late()));
+        answer.map_err(|failure| failure.into_error(op, self.cluster.subject()))
+    }
+
+    fn late(&self) -> Failure {
+        let late = Failure::late();
+        match self.cluster.link.trouble() {
+            Some(trouble) => Failure { detail: format!("{}; the last try: {trouble}", late.detail), ..late },
+            None => late,
+        }
+    }
+}
+
+impl Store for Kubernetes {
+    /// The UID of the namespace `kube-system`, which lives as long as the cluster.
+    fn identity(&self) -> String {
+        format!("kubernetes:{}", self.id)
+    }
+
+    fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error> {
+        self.run("read from Kubernetes", deadline, read::get(&self.cluster, keys))
+    }
+
+    fn list(&self, prefix: &str, deadline: Deadline) -> Result<Vec<Entry>, Error> {
+        self.run("list Kubernetes", deadline, read::list(&self.cluster, prefix))
+    }
+
+    fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error> {
+        self.run("list Kubernetes", deadline, read::keys(&self.cluster, prefix))
+    }
+
+    fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
+        match self.run("write to Kubernetes", deadline, write::commit(&self.cluster, writes))? {
+            write::Outcome::Done(revision) => Ok(revision),
+            write::Outcome::Conflict { applied, current } => Err(CommitError::Conflict { applied, current }),
+        }
+    }
+
+    /// A read asks the majority of the server's etcd, so what it saw is durable already.
+    fn barrier(&self, _deadline: Deadline) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error> {
+        let watcher = watch::Watcher::start(&self.runtime, &self.cluster, prefix);
+        let watcher =
+            watcher.map_err(|failure| failure.into_error("watch Kubernetes", self.cluster.subject()))?;
+        Ok(Box::new(watcher))
+    }
+}

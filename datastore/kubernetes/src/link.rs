@@ -1,0 +1,262 @@
+//! Requests: over TLS, with the token, repeated within the deadline.
+//!
+//! A request that was lost on its way may have had its effect. All of ours can be sent again: each
+//! names the revision or the absence that it expects, so that its second effect is a conflict, and
+//! the answer says that the request was repeated.
+
+use crate::config::Config;
+use crate::error::Failure;
+use crate::token::Token;
+use datastore::ErrorKind;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::BodyExt as _;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, Client, ConfigExt as _};
+use serde_json::Value;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use tower::{Layer as _, ServiceExt as _};
+
+/// Bound on one answer; past it the connection counts as dead.
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
+/// Bound on connecting.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long a server that cannot be reached is tried again; one that is silent, twice.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Pauses between attempts, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Connections are asked for a sign of life when they are silent for so long, and as often again.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVES: u32 = 3;
+
+/// The server sends a bookmark about every minute.
+const SILENCE: Duration = Duration::from_secs(75);
+
+/// Requests sent, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Of one object.
+    pub gets: u64,
+    /// Pages of lists, and starts of watches.
+    pub lists: u64,
+    pub writes: u64,
+    /// Those among them that were sent because an earlier attempt was of no use.
+    pub repeated: u64,
+}
+
+pub(crate) struct Link {
+    client: Client,
+    token: Token,
+    /// See [`Config::watch_silence`].
+    pub watch_silence: Duration,
+    /// Why the last attempt of a call that goes on was of no use.
+    trouble: Mutex<Option<String>>,
+    gets: AtomicU64,
+    lists: AtomicU64,
+    writes: AtomicU64,
+    repeated: AtomicU64,
+}
+
+/// A request that may be sent several times.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    pub body: Option<Vec<u8>>,
+    pub accept: &'static str,
+}
+
+pub(crate) const JSON: &str = "application/json";
+
+impl Call {
+    pub fn get(path: String) -> Self {
+        Self { method: Method::GET, path, body: None, accept: JSON }
+    }
+
+    pub fn with(method: Method, path: String, body: &Value) -> Self {
+        Self { method, path, body: Some(body.to_string().into_bytes()), accept: JSON }
+    }
+
+    fn is_list(&self) -> bool {
+        self.path.contains('?')
+    }
+}
+
+pub(crate) struct Answer {
+    pub code: u16,
+    pub body: Vec<u8>,
+    /// An earlier attempt may have had the effect already.
+    pub repeated: bool,
+}
+
+impl Answer {
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    pub fn failure(&self) -> Failure {
+        Failure::answer(self.code, &self.body)
+    }
+
+    pub fn json(&self) -> Result<Value, Failure> {
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Failure::new(ErrorKind::Io, format!("the answer is no JSON: {e}")))
+    }
+}
+
+/// Why an attempt is to be repeated.
+struct Again {
+    failure: Failure,
+    /// What the server asks to wait.
+    wait: Option<Duration>,
+    /// The server did not answer at all.
+    lost: bool,
+}
+
+impl Link {
+    pub async fn new(config: &Config) -> Result<Self, Failure> {
+        let watch_silence = config.watch_silence.unwrap_or(SILENCE);
+        let (config, source) = config.load().await?;
+        Ok(Self {
+            client: client(&config).map_err(|e| Failure::invalid(e.to_string()))?,
+            token: Token::new(source),
+            watch_silence,
+            trouble: Mutex::new(None),
+            gets: AtomicU64::new(0),
+            lists: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
+        })
+    }
+
+    pub fn calls(&self) -> Calls {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Calls {
+            gets: count(&self.gets),
+            lists: count(&self.lists),
+            writes: count(&self.writes),
+            repeated: count(&self.repeated),
+        }
+    }
+
+    /// Sends until there is an answer that is no reason to wait. The caller's deadline ends it.
+    pub async fn call(&self, call: &Call) -> Result<Answer, Failure> {
+        let (began, mut pause, mut repeated) = (Instant::now(), FIRST_PAUSE, false);
+        for attempt in 0_u32.. {
+            let again = match self.attempt(call).await? {
+                Ok((code, body)) => {
+                    self.set_trouble(None);
+                    return Ok(Answer { code, body, repeated });
+                }
+                Err(again) => again,
+            };
+            if again.lost && attempt > 0 && began.elapsed() + pause > PATIENCE {
+                return Err(again.failure);
+            }
+            self.set_trouble(Some(again.failure.detail));
+            // A refusal (429, 503) had no effect; a lost request and other failures may have had.
+            repeated |= again.lost || again.wait.is_none();
+            self.repeated.fetch_add(1, Ordering::Relaxed);
+            sleep(again.wait.unwrap_or(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Err(Failure::late())
+    }
+
+    /// What a call that ran out of time was waiting for.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().expect("nobody panics while holding it").clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().expect("nobody panics while holding it") = trouble;
+    }
+
+    /// Starts a watch: sends once, with another token if the first was refused.
+    pub async fn open(&self, call: &Call) -> Result<(u16, Body), Failure> {
+        let mut response = self.send(call).await?;
+        if response.status().as_u16() == 401 && self.token.renewed() {
+            response = self.send(call).await?;
+        }
+        Ok((response.status().as_u16(), response.into_body()))
+    }
+
+    async fn attempt(&self, call: &Call) -> Result<Result<(u16, Vec<u8>), Again>, Failure> {
+        let exchange = async {
+            let response = self.send(call).await?;
+            let (code, wait) = (response.status().as_u16(), retry_after(response.headers()));
+            let body = response.into_body().collect().await;
+            Ok::<_, Failure>((code, wait, body.map_err(|e| Failure::transport(&e))?.to_bytes().to_vec()))
+        };
+        let lost = |failure| Again { failure, wait: None, lost: true };
+        let (code, wait, body) = match timeout(ANSWER, exchange).await {
+            Err(_) => return Ok(Err(lost(Failure::late()))),
+            Ok(Err(failure)) if failure.kind == ErrorKind::Unreachable => return Ok(Err(lost(failure))),
+            Ok(Err(failure)) => return Err(failure),
+            Ok(Ok(answer)) => answer,
+        };
+        let failure = Failure::answer(code, &body);
+        Ok(match code {
+            401 if self.token.renewed() => Err(Again { failure, wait: Some(Duration::ZERO), lost: false }),
+            401 | 403 => return Err(failure),
+            429 | 500.. if failure.kind != ErrorKind::Full => Err(Again { failure, wait, lost: false }),
+            _ => Ok((code, body)),
+        })
+    }
+
+    /// Sends once; the body of the answer is still to come.
+    async fn send(&self, call: &Call) -> Result<Response<Body>, Failure> {
+        self.count(call);
+        let mut request = Request::builder().method(&call.method).uri(&call.path).header(ACCEPT, call.accept);
+        if let Some(token) = self.token.header()? {
+            request = request.header(AUTHORIZATION, token);
+        }
+        if call.body.is_some() {
+            request = request.header(CONTENT_TYPE, JSON);
+        }
+        let request = request.body(Body::from(call.body.clone().unwrap_or_default()));
+        let request = request.map_err(|e| Failure::invalid(format!("{}: {e}", call.path)))?;
+        self.client.send(request).await.map_err(|e| Failure::transport(&e))
+    }
+
+    fn count(&self, call: &Call) {
+        let counter = match call.method {
+            Method::GET if call.is_list() => &self.lists,
+            Method::GET => &self.gets,
+            _ => &self.writes,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The seconds that the server asks to wait, within reason.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds.min(30)))
+}
+
+/// The client of the `kube` crate over connections that notice when the other side is gone.
+fn client(config: &kube::Config) -> Result<Client, kube::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE));
+    tcp.set_keepalive_retries(Some(KEEPALIVES));
+    let tls = config.rustls_https_connector_with_connector(tcp)?;
+    let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(tls);
+    let based = config.base_uri_layer().layer(http);
+    let namespace = config.default_namespace.clone();
+    Ok(match config.auth_layer()? {
+        Some(login) => Client::new(login.layer(based.map_err(tower::BoxError::from)), namespace),
+        None => Client::new(based, namespace),
+    })
+}
