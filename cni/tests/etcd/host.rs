@@ -59,7 +59,9 @@ fn ip(words: &[&str]) {
 fn spawn(command: &mut Command) -> Child {
     for _ in 0..500 {
         match command.spawn() {
-            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => std::thread::sleep(Duration::from_millis(10)),
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(10))
+            }
             started => return started.unwrap(),
         }
     }
