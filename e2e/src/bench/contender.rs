@@ -8,6 +8,10 @@ use crate::conf;
 use crate::netns::Netns;
 use serde_json::{Value, json};
 use std::fs;
+use tempfile::TempDir;
+
+/// A file system in memory that every Linux host has.
+const IN_MEMORY: &str = "/dev/shm";
 
 /// A network that is measured, with the same features on all sides: no masquerade, a route to
 /// everything through the host.
@@ -17,14 +21,20 @@ pub struct Contender {
     plugin: Value,
     ipam: &'static str,
     families: Families,
+    /// Where our lock files are: in memory, as `/run` is on a host.
+    _run: Option<TempDir>,
 }
 
 impl Contender {
     /// Ours: the embedded store, durable, no daemon.
     pub fn percale(families: Families) -> Self {
         let bed = Bed::new("bench");
-        let plugin = conf::percale_with(&bed, families.subnets());
-        Self { name: "percale".to_owned(), bed, plugin, ipam: "percale-ipam", families }
+        let run = tempfile::Builder::new().prefix("percale-bench-").tempdir_in(IN_MEMORY);
+        let run = run.expect("a tmpfs on /dev/shm");
+        let mut plugin = conf::percale_with(&bed, families.subnets());
+        plugin["attachment_dir"] = json!(run.path().join("attachments"));
+        plugin["ipam_lock_file"] = json!(run.path().join("ipam.lock"));
+        Self { name: "percale".to_owned(), bed, plugin, ipam: "percale-ipam", families, _run: Some(run) }
     }
 
     /// ptp with host-local, Debian's or the newest.
@@ -49,7 +59,7 @@ impl Contender {
         if families != Families::V4 {
             plugin["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
         }
-        Self { name: name.to_owned(), bed, plugin, ipam: "host-local", families }
+        Self { name: name.to_owned(), bed, plugin, ipam: "host-local", families, _run: None }
     }
 
     /// A pod's namespace, on a kernel as the case wants it.
