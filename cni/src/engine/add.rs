@@ -58,7 +58,8 @@ fn lease<'a>(call: &'a Call<'_>, host: &mut Nl, undo: &mut Undo<'a>) -> Result<L
         let assigned = leases::assign(call, &own, &own.assign(call, &excluded))?;
         assigned.report.iter().for_each(|note| call.note(&note.to_string()));
         let ips: Vec<IpAddr> = assigned.addresses.iter().map(|given| given.ip).collect();
-        let conflicts = if assigned.repeated { Vec::new() } else { foreign_routes(host, &ips)? };
+        let seen_routes = if assigned.repeated { Ok(Vec::new()) } else { foreign_routes(host, &ips) };
+        let conflicts = seen_routes.inspect_err(|_| give_back(call, &own))?;
         if conflicts.is_empty() {
             if !assigned.repeated {
                 undo.push("release addresses", undo_release(call, &own));
@@ -74,6 +75,13 @@ fn lease<'a>(call: &'a Call<'_>, host: &mut Nl, undo: &mut Undo<'a>) -> Result<L
         });
     }
     Err(addresses::too_many_conflicts(&seen))
+}
+
+/// As the undo of a lease that is not on the stack yet.
+fn give_back(call: &Call, own: &Own) {
+    if let Err(why) = undo_release(call, own)() {
+        call.note(&format!("release addresses: {why}"));
+    }
 }
 
 /// Live routes of others for these addresses; a dead one is replaced later.

@@ -73,7 +73,8 @@ fn retire(
 ) -> Result<bool, CniError> {
     let link = match &owner.link {
         Some(link) => Some(link.clone()),
-        None => links::find(call, host, owner, known)?,
+        // What the runtime remembers may be another's by now: only a lease proves an address.
+        None => links::find(call, host, owner, if leased { known } else { &[] })?,
     };
     if let Some(link) = &link {
         let netns = call.req.netns.as_ref().and_then(|path| Netns::open(path).ok());
