@@ -1,0 +1,23 @@
+//! What every part of the daemon is given.
+
+use crate::config::Config;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use datastore::Store;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Shared by all parts, for the life of the process.
+pub struct Context {
+    /// Opened once; watches and commits of all parts go through it.
+    pub store: Arc<dyn Store>,
+    pub node_name: String,
+    pub config: Config,
+    /// Set when the daemon is to stop: a part then returns within a second or two, and leaves the
+    /// forwarding state in place (decision 33).
+    pub shutdown: Shutdown,
+    pub health: Health,
+    pub metrics: Metrics,
+    pub state_dir: PathBuf,
+}

@@ -1,0 +1,87 @@
+//! The host daemon: one process of several parts, each on a thread of its own.
+//!
+//! ```text
+//!   main ─ config ─ lock of the host's one daemon ─ store (opened once, by all parts)
+//!     │
+//!     ├ http      /liveness /readiness /metrics ◄── health, metrics: what the parts report
+//!     └ PARTS     each gets the Context, and ends soon after Context::shutdown is set
+//! ```
+
+pub mod args;
+pub mod config;
+pub mod context;
+pub mod health;
+mod http;
+pub mod log;
+pub mod metrics;
+mod parts;
+mod serve;
+pub mod shutdown;
+mod store;
+
+use anyhow::{Context as _, Result};
+use config::Config;
+use context::Context;
+use datastore::Deadline;
+use datastore::lock::{Kind, Lock};
+use health::Health;
+use metrics::Metrics;
+use parts::Part;
+use shutdown::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Every part of the daemon. One that ends before it was asked to ends the daemon with a failure, and
+/// whoever supervises it starts it again.
+const PARTS: &[Part] = &[Part { name: "serve", run: serve::run }];
+
+/// How long the daemon waits for another one on this host before it says so again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Where it cannot work: a wrong configuration, no state directory, a part that failed.
+pub fn run(args: &args::Args) -> Result<()> {
+    let config = Config::resolve(args, &|name| std::env::var_os(name))?;
+    let shutdown = Shutdown::new().context("preparing the stop")?;
+    shutdown.on_signals().context("listening for signals")?;
+    let (health, metrics) = (Health::default(), Metrics::default());
+    let http = http::start(&config, &health, &metrics, &shutdown)?;
+    let outcome = work(config, health, metrics, &shutdown);
+    shutdown.set();
+    http.join().ok();
+    outcome
+}
+
+fn work(config: Config, health: Health, metrics: Metrics, shutdown: &Shutdown) -> Result<()> {
+    let Some(_alone) = be_the_only_one(&config, shutdown)? else { return Ok(()) };
+    let Some(store) = store::open(&config, &health, shutdown)? else { return Ok(()) };
+    let context = Arc::new(Context {
+        store,
+        node_name: config.node_name()?,
+        state_dir: config.state_dir.clone(),
+        config,
+        shutdown: shutdown.clone(),
+        health,
+        metrics,
+    });
+    tracing::info!(node = context.node_name, store = context.store.identity(), "percaled runs");
+    parts::run(PARTS, &context)
+}
+
+/// One daemon per host, by a lock in its state directory. The one that an upgrade replaces may need
+/// a moment to end. `None`: asked to stop before.
+fn be_the_only_one(config: &Config, shutdown: &Shutdown) -> Result<Option<Lock>> {
+    let path = config.state_dir.join("percaled.lock");
+    while !shutdown.is_set() {
+        match Lock::acquire(&path, Kind::Exclusive, Deadline::after(PATIENCE)) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(e) if e.kind == datastore::ErrorKind::Timeout => {
+                tracing::warn!(lock = %path.display(), "another percaled serves this host; waiting for it to end");
+            }
+            Err(e) => return Err(e).context("taking the lock of the host's daemon"),
+        }
+    }
+    Ok(None)
+}
