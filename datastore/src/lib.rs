@@ -44,6 +44,11 @@ pub trait Store: Send + Sync {
     /// kind and place, such as `embedded:/var/lib/percale/store`.
     fn identity(&self) -> String;
 
+    /// Whether a commit is applied as a whole; otherwise in order, up to the first failure.
+    fn is_transactional(&self) -> bool {
+        true
+    }
+
     /// Reads several keys at once; the answer has their order. Absent keys are `None`.
     fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error>;
 

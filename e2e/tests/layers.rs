@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 const PURE: &[&str] = &["model", "ipam", "cni-protocol", "bgp"];
-const EDGES: &[&str] = &["datastore", "netlink"];
+const EDGES: &[&str] = &["datastore", "datastore-resolve", "netlink"];
 /// Back ends of `datastore`, whose trait they know.
 const BACK_ENDS: &[&str] = &["datastore-etcd", "datastore-kubernetes"];
 const BINARIES: &[&str] = &["cni", "ctl", "percaled"];

@@ -12,9 +12,15 @@ pub(crate) fn store(error: &datastore::Error) -> CniError {
         ErrorKind::Timeout | ErrorKind::Unreachable => (Code::TryAgain, "try again"),
         ErrorKind::Missing => (Code::Io, "the store does not exist yet; an ADD creates it"),
         ErrorKind::Full => (Code::Io, "the disk is full; free some room and try again"),
-        ErrorKind::Denied if is_etcd(error) => {
+        ErrorKind::Denied if is_of(error, "etcd ") => {
             (Code::Io, "etcd refuses; check the user, password, certificates and permissions given for it")
         }
+        // A token expires and is renewed.
+        ErrorKind::Denied if is_of(error, "Kubernetes ") => (
+            Code::TryAgain,
+            "the API server refuses, or the credentials cannot be read; check the kubeconfig, whether its token is \
+             still renewed, and the account's rights, then try again",
+        ),
         ErrorKind::Denied => (Code::Io, "make the state directory writable for root"),
         ErrorKind::Corrupt => (Code::StoreDamaged, "see `percalectl store dump`, repair with `store load`"),
         _ => (Code::Io, "see the details"),
@@ -22,8 +28,8 @@ pub(crate) fn store(error: &datastore::Error) -> CniError {
     CniError::new(code, format!("datastore: {cure}")).caused_by(error)
 }
 
-fn is_etcd(error: &datastore::Error) -> bool {
-    error.subject.to_string_lossy().starts_with("etcd ")
+fn is_of(error: &datastore::Error, store: &str) -> bool {
+    error.subject.to_string_lossy().starts_with(store)
 }
 
 /// A planned change of the store that did not happen.

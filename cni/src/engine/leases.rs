@@ -48,7 +48,9 @@ pub(crate) fn sticky_name(call: &Call) -> String {
 
 /// What the allocator is told of this host and moment.
 pub(crate) fn context<'a>(call: &'a Call, scope: &'a Scope) -> Context<'a> {
-    Context { scope, host: &call.node, now: call.clock.now(), chance: call.chance, transactional: true }
+    // Where there is no store, nothing is planned for it.
+    let transactional = call.store(Mode::Existing).map_or(true, |store| store.is_transactional());
+    Context { scope, host: &call.node, now: call.clock.now(), chance: call.chance, transactional }
 }
 
 /// Commits addresses for the attachment, or finds the ones it has.

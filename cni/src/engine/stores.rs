@@ -1,20 +1,22 @@
 //! Which store holds a network's objects (decision 27), and the record of the one in use.
 
 use super::call::{OpenError, Stores};
-use cni_protocol::netconf::{Backends, DatastoreType, Etcd as EtcdKeys};
+use cni_protocol::netconf::{DatastoreType, Etcd as EtcdKeys, NetConf};
 use cni_protocol::{CniError, Request};
 use datastore::embedded::{Embedded, Mode};
 use datastore::{Deadline, Error, ErrorKind, Store};
-use datastore_etcd::{Config, Etcd};
+use datastore_etcd::Etcd;
+use datastore_kubernetes::Kubernetes;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{env, fs};
 
-/// The name of an etcd cluster that was never reached from this host.
-const UNKNOWN_CLUSTER: &str = "etcdv3:unknown";
-/// How the identities of etcd clusters begin.
+/// How the identities of clusters begin.
 const ETCD: &str = "etcdv3:";
+const KUBERNETES: &str = "kubernetes:";
+/// What follows for a cluster that was never reached from this host.
+const UNKNOWN: &str = "unknown";
 
 /// Opens the embedded store of each request, and no other.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +26,7 @@ impl Stores for EmbeddedStores {
     fn open(&self, req: &Request, mode: Mode, _: Deadline) -> Result<Arc<dyn Store>, OpenError> {
         match choose(req, &|name| env::var_os(name)).map_err(OpenError::Config)? {
             Choice::Embedded => open_embedded(req, mode),
-            Choice::Etcd(_) => Err(OpenError::Config(CniError::internal("this program has no etcd client"))),
+            _ => Err(OpenError::Config(CniError::internal("this program has no clients of clusters"))),
         }
     }
 }
@@ -40,21 +42,30 @@ impl Stores for ClusterStores {
     fn open(&self, req: &Request, mode: Mode, deadline: Deadline) -> Result<Arc<dyn Store>, OpenError> {
         match choose(req, &|name| env::var_os(name)).map_err(OpenError::Config)? {
             Choice::Embedded => open_embedded(req, mode),
-            Choice::Etcd(config) => recorded(req, mode, Arc::new(self.open_etcd(&config, deadline)?)),
+            Choice::Etcd(config) => recorded(req, mode, self.once(|| Etcd::open(&config, deadline))?),
+            Choice::Kubernetes(config) => {
+                recorded(req, mode, self.once(|| Kubernetes::open(&config, deadline))?)
+            }
         }
     }
 }
 
 impl ClusterStores {
-    fn open_etcd(&self, config: &Config, deadline: Deadline) -> Result<Etcd, OpenError> {
+    fn once<S: Store + 'static>(
+        &self,
+        open: impl FnOnce() -> Result<S, Error>,
+    ) -> Result<Arc<dyn Store>, OpenError> {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = &*failed {
             return Err(OpenError::Store(again(error)));
         }
-        Etcd::open(config, deadline).map_err(|error| match error.kind {
-            ErrorKind::Invalid => OpenError::Config(CniError::config(error.detail)),
-            _ => OpenError::Store(again(failed.insert(error))),
-        })
+        match open() {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) if error.kind == ErrorKind::Invalid => {
+                Err(OpenError::Config(CniError::config(error.detail)))
+            }
+            Err(error) => Err(OpenError::Store(again(failed.insert(error)))),
+        }
     }
 }
 
@@ -73,7 +84,7 @@ fn recorded(req: &Request, mode: Mode, store: Arc<dyn Store>) -> Result<Arc<dyn 
 
 /// Whether a request's objects are in a cluster's store; where none is configured the engine says so.
 pub(crate) fn is_cluster(req: &Request) -> bool {
-    matches!(choose(req, &|name| env::var_os(name)), Ok(Choice::Etcd(_)))
+    matches!(choose(req, &|name| env::var_os(name)), Ok(Choice::Etcd(_) | Choice::Kubernetes(_)))
 }
 
 fn again(error: &Error) -> Error {
@@ -84,11 +95,12 @@ fn again(error: &Error) -> Error {
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
     Embedded,
-    Etcd(Config),
+    Etcd(datastore_etcd::Config),
+    Kubernetes(Box<datastore_kubernetes::Config>),
 }
 
 /// # Errors
-/// Code 7 when a store that this build does not have, or none, is configured: never a silent change.
+/// Code 7 when none is configured: never a guess.
 fn choose(req: &Request, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Choice, CniError> {
     let conf = &req.conf;
     let kind = match conf.backends.datastore_type {
@@ -99,17 +111,18 @@ fn choose(req: &Request, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Choic
         return Ok(Choice::Embedded);
     }
     let etcd = etcd_config(&conf.backends.etcd).with_env(env);
-    match kind.or_else(|| implied(&conf.backends, &etcd)) {
+    let kubernetes = kubernetes_config(conf).with_env(env);
+    match kind {
         Some(DatastoreType::Etcdv3) => Ok(Choice::Etcd(etcd)),
-        Some(DatastoreType::Kubernetes) => Err(CniError::config(
-            "datastore_type: this configuration means kubernetes, and this build has the embedded store and etcd; \
-             set datastore_type to embedded or etcdv3",
-        )),
+        Some(DatastoreType::Kubernetes) => Ok(Choice::Kubernetes(Box::new(kubernetes))),
+        _ if etcd.is_given() => Ok(Choice::Etcd(etcd)),
+        // Calico's plugin knows no other, and may yet find a file in the home directory.
+        _ if kubernetes.is_given() || req.calico => Ok(Choice::Kubernetes(Box::new(kubernetes))),
         // A delegated IPAM keeps the addresses; ours keeps only what to masquerade.
         _ if conf.ipam.brings_addresses || !conf.ipam.is_own() => Ok(Choice::Embedded),
         _ => Err(CniError::config(
-            "datastore_type: no store is configured; give etcd_endpoints, ipam.pools or ipam.ranges, \
-             or set datastore_type to embedded",
+            "datastore_type: no store is configured; give kubernetes.kubeconfig, etcd_endpoints, ipam.pools \
+             or ipam.ranges, or set datastore_type to embedded",
         )),
     }
 }
@@ -125,46 +138,59 @@ fn type_from(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<DatastoreT
     }
 }
 
-/// What the other settings say where no type is given.
-fn implied(backends: &Backends, etcd: &Config) -> Option<DatastoreType> {
-    let kubernetes = &backends.kubernetes;
-    if etcd.is_given() {
-        Some(DatastoreType::Etcdv3)
-    } else if !kubernetes.kubeconfig.is_empty() || !kubernetes.k8s_api_root.is_empty() {
-        Some(DatastoreType::Kubernetes)
-    } else {
-        None
-    }
-}
-
-fn etcd_config(keys: &EtcdKeys) -> Config {
-    Config {
+fn etcd_config(keys: &EtcdKeys) -> datastore_etcd::Config {
+    datastore_etcd::Config {
         endpoints: keys.endpoints.clone(),
         discovery_srv: keys.discovery_srv.clone(),
         ca_cert_file: keys.ca_cert_file.clone(),
         cert_file: keys.cert_file.clone(),
         key_file: keys.key_file.clone(),
-        ..Config::default()
+        ..datastore_etcd::Config::default()
+    }
+}
+
+/// `kubernetes` and, for what it does not say, the older keys under `policy`.
+fn kubernetes_config(conf: &NetConf) -> datastore_kubernetes::Config {
+    let (keys, policy) = (&conf.backends.kubernetes, &conf.policy);
+    let file = |path: &str| Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty());
+    let roots = [&keys.k8s_api_root, &policy.k8s_api_root];
+    let endpoint = roots.into_iter().find(|root| !root.is_empty()).cloned().unwrap_or_default();
+    datastore_kubernetes::Config {
+        kubeconfig: keys.kubeconfig.clone().into(),
+        endpoint,
+        token: policy.k8s_auth_token.expose().to_owned(),
+        cert_file: file(&policy.k8s_client_certificate),
+        key_file: file(policy.k8s_client_key.expose()),
+        ca_file: file(&policy.k8s_certificate_authority),
+        ..datastore_kubernetes::Config::default()
     }
 }
 
 /// What the journal calls a store that cannot be opened: as it was recorded at its first use.
 pub(crate) fn expected_identity(req: &Request) -> String {
     match choose(req, &|name| env::var_os(name)) {
-        Ok(Choice::Etcd(_)) => {
-            let recorded = fs::read_to_string(record_file(req)).unwrap_or_default();
-            let recorded = recorded.trim();
-            if recorded.starts_with(ETCD) { recorded.to_owned() } else { UNKNOWN_CLUSTER.to_owned() }
-        }
+        Ok(Choice::Etcd(_)) => recorded_cluster(req, ETCD),
+        Ok(Choice::Kubernetes(_)) => recorded_cluster(req, KUBERNETES),
         _ => format!("embedded:{}", req.paths.store.display()),
+    }
+}
+
+fn recorded_cluster(req: &Request, kind: &str) -> String {
+    let recorded = fs::read_to_string(record_file(req)).unwrap_or_default();
+    match recorded.trim() {
+        known if known.starts_with(kind) => known.to_owned(),
+        _ => format!("{kind}{UNKNOWN}"),
     }
 }
 
 /// What follows the store's name in a journal entry, if it is this store's. What was owed to a
 /// cluster that was never reached may be owed to any: it is freed by the attachment's identity.
 pub(crate) fn after_identity<'a>(name: &'a str, identity: &str) -> Option<&'a str> {
-    let unknown = || name.strip_prefix(UNKNOWN_CLUSTER).filter(|_| identity.starts_with(ETCD));
-    name.strip_prefix(identity).or_else(unknown)
+    let unknown = |kind: &str| {
+        let of_kind = name.strip_prefix(kind).filter(|_| identity.starts_with(kind));
+        of_kind.and_then(|rest| rest.strip_prefix(UNKNOWN))
+    };
+    name.strip_prefix(identity).or_else(|| unknown(ETCD)).or_else(|| unknown(KUBERNETES))
 }
 
 fn record_file(req: &Request) -> PathBuf {
@@ -197,10 +223,14 @@ mod tests {
     use cni_protocol::netconf::Defaults;
 
     fn request(conf: &str) -> Request {
+        request_of(conf, Defaults::percale())
+    }
+
+    fn request_of(conf: &str, defaults: Defaults) -> Request {
         let conf = format!(r#"{{"cniVersion":"1.1.0","name":"net","type":"percale",{conf}}}"#);
         let vars = [("CNI_COMMAND", "STATUS"), ("CNI_PATH", "/opt/cni/bin")];
         let env = Env::from_fn(|name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into())).unwrap();
-        Request::parse(env, conf.as_bytes(), Defaults::percale()).unwrap()
+        Request::parse(env, conf.as_bytes(), defaults).unwrap()
     }
 
     fn choice(conf: &str, vars: &[(&str, &str)]) -> Result<Choice, CniError> {
@@ -210,7 +240,14 @@ mod tests {
     fn endpoints(choice: Choice) -> Vec<String> {
         match choice {
             Choice::Etcd(config) => config.endpoints,
-            Choice::Embedded => panic!("embedded"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn kubeconfig(choice: Choice) -> OsString {
+        match choice {
+            Choice::Kubernetes(config) => config.kubeconfig,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -227,7 +264,29 @@ mod tests {
         let embedded = format!(r#""datastore_type":"embedded",{etcd}"#);
         assert_eq!(choice(&embedded, &[("DATASTORE_TYPE", "etcdv3")]).unwrap(), Choice::Embedded);
         let kubernetes = format!(r#""kubernetes":{{"kubeconfig":"/k"}},{POOLS}"#);
-        assert!(choice(&kubernetes, &[]).unwrap_err().msg.contains("kubernetes"));
+        assert_eq!(kubeconfig(choice(&kubernetes, &[]).unwrap()), "/k");
+        let both = format!(r#""etcd_endpoints":"http://a:1",{kubernetes}"#);
+        assert_eq!(endpoints(choice(&both, &[]).unwrap()), ["http://a:1"]);
+        let in_cluster = [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")];
+        assert!(matches!(choice(POOLS, &in_cluster), Ok(Choice::Kubernetes(_))));
+    }
+
+    // REQ: C-14
+    #[test]
+    fn under_a_calico_name_kubernetes_is_the_default() {
+        let req = request_of(POOLS, Defaults::calico());
+        assert!(matches!(choose(&req, &|_| None), Ok(Choice::Kubernetes(_))));
+    }
+
+    #[test]
+    fn policy_s_older_keys_complete_the_way_to_kubernetes() {
+        let keys = r#""policy":{"type":"k8s","k8s_api_root":"https://old:1","k8s_auth_token":"t",
+                      "k8s_certificate_authority":"/ca"},"kubernetes":{"kubeconfig":"/k"}"#;
+        let Ok(Choice::Kubernetes(config)) = choice(keys, &[("K8S_CURRENT_CONTEXT", "two")]) else {
+            panic!()
+        };
+        assert_eq!((config.endpoint.as_str(), config.token.as_str()), ("https://old:1", "t"));
+        assert_eq!((config.ca_file, config.context.as_str()), (Some("/ca".into()), "two"));
     }
 
     // REQ: C-14
@@ -246,5 +305,7 @@ mod tests {
         assert_eq!(after_identity("etcdv3:unknown", "etcdv3:1f"), Some(""));
         assert_eq!(after_identity("etcdv3:unknown", "embedded:/s"), None);
         assert_eq!(after_identity("embedded:/s", "etcdv3:1f"), None);
+        assert_eq!(after_identity("kubernetes:unknown network", "kubernetes:u-1"), Some(" network"));
+        assert_eq!(after_identity("kubernetes:unknown", "etcdv3:1f"), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Failure;
 use datastore::ErrorKind;
+use datastore_resolve::bare;
 use etcd_client::{Certificate, Identity, TlsOptions};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -150,11 +151,6 @@ fn read(key: &str, file: &Path) -> Result<Vec<u8>, Failure> {
     // Not the configuration's fault: the file may come back, and what is owed until then is kept.
     let denied = |e| Failure::new(ErrorKind::Denied, format!("{key} {}: {e}", file.display()));
     fs::read(file).map_err(denied)
-}
-
-/// A host as certificates name it: IPv6 addresses without brackets.
-pub(crate) fn bare(host: &str) -> &str {
-    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn without_user(url: &str) -> &str {

@@ -1,6 +1,6 @@
 //! From an endpoint's address to a TCP connection.
 
-use crate::resolve;
+use datastore_resolve as resolve;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! ```text
 //!   Etcd (Store) ── Runtime: one thread that drives the connection
 //!      │
-//!      └─ Cluster ── one Link at a time ── dial ── resolve (hosts file, DNS)
+//!      └─ Cluster ── one Link at a time ── dial ── datastore_resolve (hosts file, DNS)
 //!           │            │ TLS, token, cluster id
 //!           ├ read: get, list, keys     a lost link is replaced, another endpoint tried
 //!           ├ txn:  commit              repeated only if it was never sent
@@ -18,7 +18,6 @@ mod config;
 mod dial;
 mod error;
 mod read;
-mod resolve;
 mod runtime;
 mod txn;
 mod watch;

@@ -23,7 +23,7 @@ pub struct Config {
     pub context: String,
     /// URL of the server; wins over that of the kubeconfig.
     pub endpoint: String,
-    /// With an endpoint only.
+    /// This and the files win over those of a kubeconfig and of the account.
     pub token: String,
     pub cert_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
@@ -102,8 +102,7 @@ impl Config {
         let (mut config, mut source) = if !files.is_empty() {
             self.of_kubeconfig(files).await?
         } else if !self.endpoint.is_empty() {
-            let token = Some(self.token.clone()).filter(|token| !token.is_empty());
-            (self.by_endpoint()?, token.map_or(TokenSource::None, TokenSource::Fixed))
+            (kube::Config::new(self.url()?), TokenSource::None)
         } else if let Some((host, port)) = &self.in_cluster {
             self.of_account(host, port)?
         } else {
@@ -113,6 +112,9 @@ impl Config {
         };
         self.override_tls(&mut config)?;
         take_token(&mut config.auth_info, &mut source);
+        if !self.token.is_empty() {
+            source = TokenSource::Fixed(self.token.clone());
+        }
         Ok((config, source))
     }
 
@@ -143,14 +145,6 @@ impl Config {
         Ok((config, source))
     }
 
-    fn by_endpoint(&self) -> Result<kube::Config, Failure> {
-        let mut config = kube::Config::new(self.url()?);
-        let text = |file: &Option<PathBuf>| file.as_ref().map(|file| file.to_string_lossy().into_owned());
-        config.auth_info.client_certificate = text(&self.cert_file);
-        config.auth_info.client_key = text(&self.key_file);
-        Ok(config)
-    }
-
     fn url(&self) -> Result<Uri, Failure> {
         let bad = |why: &str| Failure::invalid(format!("the API server's URL {:?}: {why}", self.endpoint));
         // As Calico: what follows the place is cut off.
@@ -176,6 +170,13 @@ impl Config {
         if let Some(file) = &self.ca_file {
             config.root_cert_file = authority(file)?;
         }
+        let text = |file: &PathBuf| file.to_string_lossy().into_owned();
+        if let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) {
+            config.auth_info.client_certificate = Some(text(cert));
+            config.auth_info.client_certificate_data = None;
+            config.auth_info.client_key = Some(text(key));
+            config.auth_info.client_key_data = None;
+        }
         config.accept_invalid_certs |= self.insecure;
         Ok(())
     }
@@ -200,11 +201,13 @@ fn refuse_unsupported(kubeconfig: &Kubeconfig, context: &Context) -> Result<(), 
 
 /// Files as kubectl merges them: those that do not exist are passed over, unless there is no other.
 fn merged(files: &[PathBuf]) -> Result<Kubeconfig, Failure> {
-    let bad = |e: kube::config::KubeconfigError| Failure::invalid(e.to_string());
+    // Not the configuration's fault: its installer may be about to write it.
+    let bad = |e: kube::config::KubeconfigError| Failure::new(ErrorKind::Denied, e.to_string());
     let there: Vec<&PathBuf> = files.iter().filter(|file| file.exists()).collect();
     if let (true, Some(first)) = (there.is_empty(), files.first()) {
         let missing = fs::File::open(first).err().map_or_else(String::new, |e| format!(": {e}"));
-        return Err(Failure::invalid(format!("kubeconfig {}{missing}", first.display())));
+        let detail = format!("kubeconfig {}{missing}", first.display());
+        return Err(Failure::new(ErrorKind::Denied, detail));
     }
     there.into_iter().try_fold(Kubeconfig::default(), |merged, file| {
         merged.merge(Kubeconfig::read_from(file).map_err(bad)?).map_err(bad)

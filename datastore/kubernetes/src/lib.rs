@@ -95,6 +95,10 @@ impl Store for Kubernetes {
         format!("kubernetes:{}", self.id)
     }
 
+    fn is_transactional(&self) -> bool {
+        false
+    }
+
     fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error> {
         self.run("read from Kubernetes", deadline, read::get(&self.cluster, keys))
     }

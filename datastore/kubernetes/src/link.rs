@@ -13,14 +13,17 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, Client, ConfigExt as _};
 use serde_json::Value;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{Layer as _, ServiceExt as _};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 /// Bound on one answer; past it the connection counts as dead.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
@@ -242,9 +245,15 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(30)))
 }
 
+/// Found without the C library, so also in a static program; the port is the connector's.
+async fn addresses(host: String) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    datastore_resolve::addresses(&host, 0).await.map(Vec::into_iter)
+}
+
 /// The client of the `kube` crate over connections that notice when the other side is gone.
 fn client(config: &kube::Config) -> Result<Client, kube::Error> {
-    let mut tcp = HttpConnector::new();
+    let resolver = service_fn(|name: Name| addresses(name.as_str().to_owned()));
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT));

@@ -56,6 +56,8 @@ pub struct Defaults {
     pub attachment_dir: &'static str,
     pub daemon_socket: &'static str,
     pub log_file: &'static str,
+    /// One of Calico's names.
+    pub calico: bool,
 }
 
 impl Defaults {
@@ -68,6 +70,7 @@ impl Defaults {
             attachment_dir: "/run/percale/attachments",
             daemon_socket: "/run/percale/percaled.sock",
             log_file: "/var/log/percale/cni/cni.log",
+            calico: false,
         }
     }
 
@@ -77,6 +80,7 @@ impl Defaults {
             node_dir: "/var/lib/calico",
             ipam_lock_file: "/var/run/calico/ipam.lock",
             log_file: "/var/log/calico/cni/cni.log",
+            calico: true,
             ..Self::percale()
         }
     }

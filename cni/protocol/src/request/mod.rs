@@ -33,6 +33,8 @@ pub struct Request {
     /// Directories to search for delegated plugins, in order.
     pub path: Vec<PathBuf>,
     pub conf: NetConf,
+    /// The program runs under one of Calico's names.
+    pub calico: bool,
     /// Every file and directory, the configuration's or the default.
     pub paths: Paths,
     /// stdin as it came, for a delegated plugin. Holds secrets: never log it.
@@ -65,6 +67,7 @@ impl Request {
             netns_override: env.netns_override,
             args,
             path: env.path,
+            calico: defaults.calico,
             paths: conf.paths(&defaults),
             conf,
             raw,
@@ -81,6 +84,7 @@ impl Request {
             netns_override: false,
             args: CniArgs::default(),
             path: env.path,
+            calico: defaults.calico,
             paths: conf.paths(defaults),
             conf,
             raw: Value::Null,

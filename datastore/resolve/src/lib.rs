@@ -1,7 +1,6 @@
 //! Names of hosts without the C library, whose resolver a static binary does not have: literal
 //! addresses, then the hosts file, then the servers of resolv.conf.
 
-use crate::config::bare;
 use resolv_conf::ScopedIp;
 use rsdns::clients::ClientConfig;
 use rsdns::clients::tokio::Client;
@@ -21,13 +20,18 @@ const DNS_PORT: u16 = 53;
 ///
 /// # Errors
 /// `NotFound` when there is none; else why nobody could be asked.
-pub(crate) async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let bare = bare(host);
     let found = match bare.parse::<IpAddr>() {
         Ok(ip) => vec![ip],
         Err(_) => by_name(bare).await?,
     };
     Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+}
+
+/// A host as it is written in a URL, less the brackets of an IPv6 address.
+pub fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 async fn by_name(host: &str) -> io::Result<Vec<IpAddr>> {
