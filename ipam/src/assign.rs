@@ -94,7 +94,7 @@ fn in_ranges(pools: &Pools, ip: IpAddr) -> bool {
 }
 
 fn serve(draft: &mut Draft, env: &Env, request: &Assign, ask: &Ask, notes: &mut Vec<Note>) -> Step<Given> {
-    let sources = source::sources(draft, env, ask, notes)?;
+    let sources = source::sources(draft, env, request, ask, notes)?;
     let former = former(draft, request, ask)?;
     let mut hunt = Hunt { draft, env, request, family: ask.family, sources: &sources, notes };
     let ip = match ask.explicit {

@@ -50,6 +50,8 @@ pub struct Assign {
     pub max_blocks: Option<u32>,
     /// Pools to create where they do not exist (decision 30).
     pub create_pools: Vec<PoolSpec>,
+    /// Labels of the pod's namespace, where they are known: pools may select by them.
+    pub namespace: Option<BTreeMap<String, String>>,
 }
 
 /// One address of one family.

@@ -3,13 +3,14 @@
 use crate::draft::{Draft, Step};
 use crate::env::Env;
 use crate::error::{IpamError, Nets, RangeFault};
-use crate::request::{Ask, Note, Pools, Range};
+use crate::request::{Ask, Assign, Note, Pools, Range};
 use ipnet::IpNet;
 use model::block::{block_sizes, default_block_size};
 use model::ip::{self, Family};
 use model::selector::Selector;
 use model::store::Stop;
 use model::{IpPool, keys};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -113,7 +114,13 @@ pub(crate) fn all_pools(draft: &mut Draft, notes: &mut Vec<Note>) -> Step<Vec<Rc
 }
 
 /// Where an ask may be served from, in order of preference.
-pub(crate) fn sources(draft: &mut Draft, env: &Env, ask: &Ask, notes: &mut Vec<Note>) -> Step<Vec<Source>> {
+pub(crate) fn sources(
+    draft: &mut Draft,
+    env: &Env,
+    request: &Assign,
+    ask: &Ask,
+    notes: &mut Vec<Note>,
+) -> Step<Vec<Source>> {
     match &ask.pools {
         Pools::Given(ranges) => ranges.iter().map(|range| given(range, ask.family)).collect(),
         Pools::Named(names) => {
@@ -122,8 +129,7 @@ pub(crate) fn sources(draft: &mut Draft, env: &Env, ask: &Ask, notes: &mut Vec<N
         }
         Pools::Enabled => {
             let pools = all_pools(draft, notes)?;
-            let explicit = ask.explicit.is_some();
-            enabled(&pools, env, ask.family, explicit, notes)
+            enabled(&pools, env, request, ask, notes)
         }
     }
 }
@@ -160,16 +166,17 @@ fn named(pools: &[Rc<IpPool>], name: &str, family: Family) -> Step<Source> {
 fn enabled(
     pools: &[Rc<IpPool>],
     env: &Env,
-    family: Family,
-    explicit: bool,
+    request: &Assign,
+    ask: &Ask,
     notes: &mut Vec<Note>,
 ) -> Step<Vec<Source>> {
+    let (family, explicit) = (ask.family, ask.explicit.is_some());
     let mut sources = Vec::new();
     for pool in pools.iter().filter(|pool| in_use(pool, pools)) {
         let Some(source) = Source::of_pool(pool).filter(|s| Family::of_net(&s.cidr) == family) else {
             continue;
         };
-        if explicit || serves(pool, env, notes)? {
+        if explicit || serves(pool, env, request, notes)? {
             sources.push(source);
         }
     }
@@ -200,15 +207,23 @@ fn masked(pool: &IpPool, pools: &[Rc<IpPool>]) -> bool {
     pools.iter().any(|other| masks(&other))
 }
 
-fn serves(pool: &IpPool, env: &Env, notes: &mut Vec<Note>) -> Step<bool> {
+fn serves(pool: &IpPool, env: &Env, request: &Assign, notes: &mut Vec<Note>) -> Step<bool> {
     if pool.spec.assignment_mode == "Manual" {
         return Ok(false);
     }
-    if !pool.spec.namespace_selector.trim().is_empty() {
-        notes.push(Note::NamespacePool { pool: pool.name().to_owned() });
+    let selects = |text: &str, labels: &BTreeMap<String, String>| match Selector::parse(text) {
+        Ok(selector) => Ok(selector.matches(labels)),
+        Err(fault) => Err(Stop::Fail(IpamError::Selector { pool: pool.name().to_owned(), fault })),
+    };
+    if !selects(&pool.spec.node_selector, &env.labels)? {
         return Ok(false);
     }
-    let wrong = |fault| Stop::Fail(IpamError::Selector { pool: pool.name().to_owned(), fault });
-    let selector = Selector::parse(&pool.spec.node_selector).map_err(wrong)?;
-    Ok(selector.matches(&env.labels))
+    match (pool.spec.namespace_selector.trim(), &request.namespace) {
+        ("", _) => Ok(true),
+        (selector, Some(labels)) => selects(selector, labels),
+        (_, None) => {
+            notes.push(Note::NamespacePool { pool: pool.name().to_owned() });
+            Ok(false)
+        }
+    }
 }

@@ -191,6 +191,25 @@ fn node_selectors_choose_pools() {
     assert!(error.to_string().contains("pool east") && error.to_string().contains("byte 5"), "{error}");
 }
 
+// REQ: C-15
+#[test]
+fn namespace_selectors_choose_pools_where_the_namespace_is_known() {
+    let mut cluster = Cluster::new(&[]);
+    cluster.pool("red", "10.1.0.0/24", |spec| spec.namespace_selector = "team == 'red'".into());
+    cluster.pool("blue", "10.2.0.0/24", |spec| {
+        spec.namespace_selector = "team == 'blue'".into();
+        spec.node_selector = "zone == 'west'".into();
+    });
+    let mut of_team = |team: &str, name: &str| {
+        let namespace = Some([("team".to_owned(), team.to_owned())].into());
+        cluster.assign("a", &ipam::Assign { namespace, ..request("a", name, &[ask(V4)]) })
+    };
+    let given = of_team("red", "p").unwrap();
+    assert!(net("10.1.0.0/24").contains(&given.addresses[0].ip) && given.report.is_empty());
+    // Both selectors must match.
+    assert!(matches!(of_team("blue", "q"), Err(IpamError::NoPools { .. })));
+}
+
 #[test]
 fn pools_that_are_not_for_pods_are_passed_over() {
     let mut cluster = Cluster::new(&[]);

@@ -5,6 +5,8 @@
 //! | [`ip`] | address arithmetic, parsing |
 //! | [`keys`] | key texts from typed ids, and back |
 //! | [`block`], [`affinity`], [`resource`] | stored forms, Calico's JSON |
+//! | [`endpoint`], [`profile`] | workload endpoints and profiles |
+//! | [`pod`] | pods and namespaces of Kubernetes, and what their annotations ask for |
 //! | [`selector`] | Calico's selector language |
 //! | [`store`] | views, plans and writes |
 //! | [`veth`], [`time`] | names of host interfaces, texts of times |
@@ -12,9 +14,12 @@
 pub mod affinity;
 pub mod block;
 pub mod decode;
+pub mod endpoint;
 pub mod ip;
 pub mod keys;
 pub mod netns;
+pub mod pod;
+pub mod profile;
 pub mod resource;
 pub mod selector;
 pub mod store;
@@ -24,7 +29,10 @@ pub mod veth;
 pub use affinity::{Affinity, AffinityState, Handle, IpamConfig};
 pub use block::{Attribute, Block};
 pub use decode::{DecodeError, Problem, Stored};
+pub use endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
 pub use ip::Family;
 pub use keys::Scope;
+pub use pod::{Namespace, Pod};
+pub use profile::Profile;
 pub use resource::{ClusterInformation, IpPool, IpReservation, Node, Resource};
 pub use veth::{HostNameOf, host_name};

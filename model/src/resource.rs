@@ -20,6 +20,9 @@ pub const API_VERSION: &str = "projectcalico.org/v3";
 #[serde(rename_all = "camelCase", default)]
 pub struct Metadata {
     pub name: String,
+    /// Of kinds that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
     /// RFC 3339; Calico writes null where it has none.
@@ -56,6 +59,8 @@ pub trait Spec: Serialize + DeserializeOwned + Default {
     const KIND: &'static str;
     /// The kind's part of the key.
     const PLURAL: &'static str;
+    /// Whether names are unique within a namespace only.
+    const NAMESPACED: bool = false;
 
     fn check(&self) -> Result<(), Problem> {
         Ok(())
@@ -75,7 +80,12 @@ impl<S: Spec> Resource<S> {
     }
 
     pub fn key(&self) -> String {
-        keys::resource(S::PLURAL, &self.metadata.name)
+        match &self.metadata.namespace {
+            Some(namespace) if S::NAMESPACED => {
+                keys::resource(S::PLURAL, &format!("{namespace}/{}", self.metadata.name))
+            }
+            _ => keys::resource(S::PLURAL, &self.metadata.name),
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -88,6 +98,13 @@ impl<S: Spec> Stored for Resource<S> {
         let fail = |problem| DecodeError { kind: S::KIND, subject: key.to_owned(), problem };
         let Some(Key::Resource { name, .. }) = keys::parse(key) else { return Err(fail(Problem::BadKey)) };
         let mut resource: Self = json(value).map_err(fail)?;
+        let name = match name.split_once('/').filter(|_| S::NAMESPACED) {
+            Some((namespace, name)) => {
+                resource.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+                name.to_owned()
+            }
+            None => name,
+        };
         if resource.metadata.name.is_empty() {
             resource.metadata.name.clone_from(&name);
         }
