@@ -15,6 +15,7 @@
 
 mod cluster;
 mod config;
+mod endpoint;
 mod error;
 mod link;
 mod name;

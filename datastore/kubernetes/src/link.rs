@@ -73,18 +73,26 @@ pub(crate) struct Call {
     /// Path and query.
     pub path: String,
     pub body: Option<Vec<u8>>,
+    /// Media type of the body.
+    pub content: &'static str,
     pub accept: &'static str,
 }
 
 pub(crate) const JSON: &str = "application/json";
+const PATCH: &str = "application/strategic-merge-patch+json";
 
 impl Call {
     pub fn get(path: String) -> Self {
-        Self { method: Method::GET, path, body: None, accept: JSON }
+        Self { method: Method::GET, path, body: None, content: JSON, accept: JSON }
     }
 
     pub fn with(method: Method, path: String, body: &Value) -> Self {
-        Self { method, path, body: Some(body.to_string().into_bytes()), accept: JSON }
+        Self { method, path, body: Some(body.to_string().into_bytes()), content: JSON, accept: JSON }
+    }
+
+    /// Merges the members of `body` into an object.
+    pub fn patch(path: String, body: &Value) -> Self {
+        Self { content: PATCH, ..Self::with(Method::PATCH, path, body) }
     }
 
     fn is_list(&self) -> bool {
@@ -222,7 +230,7 @@ impl Link {
             request = request.header(AUTHORIZATION, token);
         }
         if call.body.is_some() {
-            request = request.header(CONTENT_TYPE, JSON);
+            request = request.header(CONTENT_TYPE, call.content);
         }
         let request = request.body(Body::from(call.body.clone().unwrap_or_default()));
         let request = request.map_err(|e| Failure::invalid(format!("{}: {e}", call.path)))?;

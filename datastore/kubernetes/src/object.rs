@@ -6,10 +6,12 @@
 //! | affinity: `deleted: true` | `deleted: "true"`, and `cidr`, `node`, `type` from the key |
 //! | handle | and `handleID` from the key |
 //! | configuration: `strict_affinity`, `auto_allocate_blocks` | `strictAffinity`, `autoAllocateBlocks` |
+//! | workload endpoint | a pod, and annotations of it |
 //! | resource of `projectcalico.org/v3` | of `crd.projectcalico.org/v1`, its metadata in an annotation |
 //!
 //! All other members pass in both directions.
 
+pub(crate) mod endpoint;
 mod ipam;
 mod node;
 mod resource;
@@ -69,6 +71,7 @@ impl Object {
             Shape::Config => ipam::config_value(spec()),
             Shape::Resource => resource::value(&self.raw),
             Shape::Record => return spec().get("value").and_then(Value::as_str).unwrap_or_default().into(),
+            Shape::Endpoint => endpoint::value(&self.raw),
             Shape::Node => node::value(&self.raw),
             Shape::Native => native_value(&self.raw),
         };
@@ -116,6 +119,9 @@ fn key(kind: &Kind, namespace: Option<&str>, object: &str, raw: &Value) -> Optio
         }
         Shape::Config => (object == "default").then(|| keys::ipam_config(&Scope::Cluster)),
         Shape::Record => spec("key").filter(|key| name::record(key) == object).map(str::to_owned),
+        Shape::Endpoint => {
+            endpoint::name(raw).map(|(namespace, name)| kind.key_of_name(Some(&namespace), &name))
+        }
         Shape::Resource | Shape::Node | Shape::Native => Some(kind.key_of_name(namespace, object)),
     }
 }
@@ -144,7 +150,9 @@ pub(crate) fn body(place: &Place, value: &[u8], before: Option<&Object>) -> Resu
         Shape::Handle => ipam::handle_spec(value, &place.key),
         Shape::Config => ipam::config_spec(value),
         Shape::Resource => return resource::body(place, value, before),
-        Shape::Record | Shape::Node | Shape::Native => return Err(bad("is read-only in Kubernetes")),
+        Shape::Endpoint | Shape::Record | Shape::Node | Shape::Native => {
+            return Err(bad("is read-only in Kubernetes"));
+        }
     };
     Ok(envelope(place, metadata(place, before), spec))
 }

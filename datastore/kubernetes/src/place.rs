@@ -3,6 +3,7 @@
 use crate::error::Failure;
 use crate::name;
 use model::Scope;
+use model::endpoint::{self, parse_name};
 use model::keys::{self, Key};
 
 /// How an object's JSON corresponds to the value under its key.
@@ -16,6 +17,8 @@ pub(crate) enum Shape {
     Resource,
     /// Of ours: key and value as they are.
     Record,
+    /// A pod as Calico's workload endpoint; written through the pod's status.
+    Endpoint,
     /// A Kubernetes node as Calico's node; read only.
     Node,
     /// Kubernetes' own, as it is; read only.
@@ -69,7 +72,7 @@ const fn native(
     Kind { shape, kind, plural, api: "v1", roots, namespaced }
 }
 
-static KINDS: [Kind; 11] = [
+static KINDS: [Kind; 12] = [
     calico(Shape::Block, "IPAMBlock", "ipamblocks", &["/calico/ipam/v2/assignment/"]),
     calico(
         Shape::Affinity,
@@ -101,6 +104,13 @@ static KINDS: [Kind; 11] = [
         namespaced: false,
     },
     native(Shape::Node, "Node", "nodes", &["/calico/resources/v3/projectcalico.org/nodes/"], false),
+    native(
+        Shape::Endpoint,
+        "Pod",
+        "pods",
+        &["/calico/resources/v3/projectcalico.org/workloadendpoints/"],
+        true,
+    ),
     native(Shape::Native, "Namespace", "namespaces", &[NAMESPACES], false),
     native(Shape::Native, "Pod", "pods", &[PODS], true),
 ];
@@ -165,6 +175,10 @@ pub(crate) fn place(key: &str) -> Result<Place, Failure> {
 fn names(kind: &Kind, key: &str) -> Option<(Option<String>, String)> {
     if kind.namespaced {
         let (namespace, name) = key.strip_prefix(kind.roots[0])?.split_once('/')?;
+        if kind.shape == Shape::Endpoint {
+            let [_, orchestrator, pod, _] = parse_name(name)?;
+            return (orchestrator == endpoint::KUBERNETES).then(|| (Some(namespace.to_owned()), pod));
+        }
         return Some((Some(namespace.to_owned()), name.to_owned()));
     }
     let name = match (kind.shape, keys::parse(key)) {
@@ -266,6 +280,10 @@ mod tests {
             ("/calico/resources/v3/projectcalico.org/ippools/p", "/apis/crd.projectcalico.org/v1/ippools/p"),
             ("/calico/resources/v3/projectcalico.org/nodes/n", "/api/v1/nodes/n"),
             ("/kubernetes/pods/default/web-0", "/api/v1/namespaces/default/pods/web-0"),
+            (
+                "/calico/resources/v3/projectcalico.org/workloadendpoints/default/node--1-k8s-web--0-eth0",
+                "/api/v1/namespaces/default/pods/web-0",
+            ),
         ];
         for (key, path) in cases {
             let place = place(key).unwrap();
@@ -293,6 +311,7 @@ mod tests {
             "/calico/ipam/v2/assignment/ipv4/block/10.0.0.1-26",
             "/calico/v1/x",
             "/kubernetes/pods/a",
+            "/calico/resources/v3/projectcalico.org/workloadendpoints/default/node-cni-c1-eth0",
         ] {
             assert_eq!(place(key).unwrap_err().kind, datastore::ErrorKind::Invalid, "{key:?}");
         }

@@ -3,9 +3,9 @@
 use crate::cluster::Cluster;
 use crate::error::{Failure, is_conflict};
 use crate::link::{Answer, Call};
-use crate::object::{Object, body};
-use crate::place::{Place, place};
-use crate::{MAX_VALUE, MAX_WRITES, read};
+use crate::object::{self, Object, body};
+use crate::place::{Place, Shape, place};
+use crate::{MAX_VALUE, MAX_WRITES, endpoint, read};
 use datastore::ErrorKind;
 use http::Method;
 use model::store::{Entry, Expect, Revision, Write};
@@ -22,7 +22,7 @@ pub(crate) enum Outcome {
 }
 
 /// What one write came to.
-enum Step {
+pub(crate) enum Step {
     /// What is there now; `None` after a deletion.
     Done(Option<Object>),
     Conflict,
@@ -71,7 +71,10 @@ fn check_one(write: &Write) -> Result<Place, Failure> {
     if value.len() > MAX_VALUE {
         return invalid(&format!("a value of {} bytes, at most {MAX_VALUE}", value.len()));
     }
-    body(&place, value, None)?;
+    match place.kind.shape {
+        Shape::Endpoint => drop(object::endpoint::written(value)?),
+        _ => drop(body(&place, value, None)?),
+    }
     Ok(place)
 }
 
@@ -108,6 +111,9 @@ async fn apply(
     value: Option<&[u8]>,
     expect: Expect,
 ) -> Result<Step, Failure> {
+    if place.kind.shape == Shape::Endpoint {
+        return endpoint::apply(cluster, place, value, expect).await;
+    }
     match (expect, value) {
         (Expect::Absent, Some(value)) => create(cluster, place, value).await,
         (Expect::Absent, None) => Ok(match read::get_one(cluster, place).await? {
