@@ -14,7 +14,7 @@ const PURE: &[&str] = &["model", "ipam", "cni-protocol", "bgp"];
 const EDGES: &[&str] = &["datastore", "datastore-resolve", "netlink"];
 /// Back ends of `datastore`, whose trait they know.
 const BACK_ENDS: &[&str] = &["datastore-etcd", "datastore-kubernetes"];
-const BINARIES: &[&str] = &["cni", "ctl", "percaled"];
+const BINARIES: &[&str] = &["cni", "ctl", "install", "percaled"];
 const TESTS: &[&str] = &["e2e"];
 
 /// Crates that have no place under a pure crate.
