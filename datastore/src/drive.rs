@@ -1,7 +1,7 @@
 //! Joins a planner to a store: fetch what it needs, commit what it plans, plan again on conflict.
 
 use crate::{CommitError, Deadline, Error, Store};
-use model::store::{Plan, Query, Stop, View};
+use model::store::{Entry, Plan, Query, Stop, View, Write};
 
 /// How often planning may start over, by conflict or by need, before giving up.
 const MAX_ROUNDS: usize = 1000;
@@ -42,20 +42,25 @@ pub fn drive<T, E>(
     mut plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
 ) -> Result<(T, Conflicts), DriveError<E>> {
     let mut cost = Conflicts::default();
+    view.begin();
     for _ in 0..MAX_ROUNDS {
         match plan(view) {
             Ok(Plan::Done(out)) => return Ok((out, cost)),
-            Ok(Plan::Commit(writes, out)) => match store.commit(&writes, deadline) {
-                Ok(revision) => {
-                    remember(view, writes, revision);
+            Ok(Plan::Commit(writes, out)) => {
+                let committed = commit(store, writes, deadline)?;
+                if committed.conflict {
+                    cost.conflicts += 1;
+                    view.record(committed.applied, committed.current);
+                } else {
+                    committed.current.into_iter().for_each(|(key, entry)| view.put(&key, entry));
                     return Ok((out, cost));
                 }
-                Err(CommitError::Conflict { current, .. }) => {
-                    cost.conflicts += 1;
-                    current.into_iter().for_each(|(key, entry)| view.put(&key, entry));
-                }
-                Err(CommitError::Store(error)) => return Err(error.into()),
-            },
+            }
+            Ok(Plan::Step(writes)) => {
+                let committed = commit(store, writes, deadline)?;
+                cost.conflicts += u32::from(committed.conflict);
+                view.record(committed.applied, committed.current);
+            }
             Err(Stop::Need(queries)) => {
                 cost.reads += 1;
                 fetch(store, view, &queries, deadline)?;
@@ -69,10 +74,27 @@ pub fn drive<T, E>(
     Err(DriveError::Contended(cost))
 }
 
-fn remember(view: &mut View, writes: Vec<model::store::Write>, revision: u64) {
-    for w in writes {
-        let entry = w.value.map(|value| model::store::Entry { key: w.key.clone(), value, revision });
-        view.put(&w.key, entry);
+/// What became of a commit.
+struct Committed {
+    conflict: bool,
+    /// How many of the writes took effect.
+    applied: usize,
+    /// What each written key is now.
+    current: Vec<(String, Option<Entry>)>,
+}
+
+fn commit(store: &dyn Store, writes: Vec<Write>, deadline: Deadline) -> Result<Committed, Error> {
+    match store.commit_each(&writes, deadline) {
+        Ok(revisions) => {
+            let now = |(w, revision): (Write, _)| {
+                let entry = w.value.map(|value| Entry { key: w.key.clone(), value, revision });
+                (w.key, entry)
+            };
+            let current: Vec<_> = writes.into_iter().zip(revisions).map(now).collect();
+            Ok(Committed { conflict: false, applied: current.len(), current })
+        }
+        Err(CommitError::Conflict { applied, current }) => Ok(Committed { conflict: true, applied, current }),
+        Err(CommitError::Store(error)) => Err(error),
     }
 }
 

@@ -62,6 +62,12 @@ pub trait Store: Send + Sync {
     /// first failure. Durable when it returns. The answer is the revision of the written keys.
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError>;
 
+    /// As [`Store::commit`]; the answer is the revision of each written key, in the order of the
+    /// writes. A back end without transactions, whose keys get different ones, must tell them apart.
+    fn commit_each(&self, writes: &[Write], deadline: Deadline) -> Result<Vec<Revision>, CommitError> {
+        self.commit(writes, deadline).map(|revision| vec![revision; writes.len()])
+    }
+
     /// Makes sure that what was read is durable, for an answer that commits nothing itself.
     fn barrier(&self, deadline: Deadline) -> Result<(), Error>;
 

@@ -31,6 +31,10 @@ pub(crate) fn release_all(draft: &mut Draft, host: &str, require_empty: bool) ->
 pub(crate) fn release(draft: &mut Draft, host: &str, cidr: &IpNet, require_empty: bool) -> Step<bool> {
     draft.affinity(host, cidr)?;
     let found = draft.block(cidr)?;
+    if found.is_none() {
+        draft.drop_claim(host, cidr);
+        return Ok(true);
+    }
     if let Some(block) = found.filter(|block| block.is_of_host(host)) {
         if block.unknown_state().is_some() || require_empty && !idle(&block) {
             return Ok(false);

@@ -2,6 +2,7 @@
 
 use crate::create::create_pools;
 use crate::draft::{Draft, Step};
+use crate::earlier;
 use crate::env::{Env, ready};
 use crate::error::IpamError;
 use crate::held;
@@ -37,7 +38,7 @@ pub(crate) fn assign(draft: &mut Draft, env: &Env, request: &Assign) -> Step<Ass
     ready(draft.view)?;
     let mut notes = env.notes.clone();
     create_pools(draft, env, &request.create_pools, &mut notes)?;
-    let mut held = held::by_handle(draft, &request.handle, &held::identity(&request.attrs))?;
+    let mut held = held::by_handle(draft, env.cx.host, &request.handle, &held::identity(&request.attrs))?;
     let kept = request.asks.iter().map(|ask| keep(&mut held, ask, &request.handle));
     let kept: Vec<Option<Held>> = kept.collect::<Result<_, _>>().map_err(Stop::Fail)?;
     let mut addresses = Vec::with_capacity(kept.len());
@@ -47,13 +48,17 @@ pub(crate) fn assign(draft: &mut Draft, env: &Env, request: &Assign) -> Step<Ass
             None => serve(draft, env, request, ask, &mut notes)?,
         });
     }
-    let repeated = kept.iter().all(Option::is_some);
-    if !repeated {
-        count(draft, request, &addresses)?;
+    let found = kept.iter().all(Option::is_some);
+    if !found {
+        let given = addresses.iter().zip(&kept).filter(|(_, kept)| kept.is_none());
+        let new: Vec<IpAddr> = given.map(|(given, _)| given.ip).collect();
+        count(draft, request, &new)?;
         remember(draft, request, &addresses)?;
     }
     notes.sort();
     notes.dedup();
+    let ips: Vec<IpAddr> = addresses.iter().map(|given| given.ip).collect();
+    let repeated = found && !earlier::gave(draft, &ips);
     Ok(Assigned { addresses, repeated, report: notes })
 }
 
@@ -147,24 +152,28 @@ fn answer_held(draft: &mut Draft, ask: &Ask, held: &Held, notes: &mut Vec<Note>)
     Ok(Given { ip: held.ip, prefix_len, gateway: None, pool: pool.unwrap_or(held.block) })
 }
 
-/// Counts the new addresses in the handle: never below what the blocks hold, and never lower than
-/// before, for another attachment of the handle may be about to write its block. The handle is
-/// written even if its counts stay, so that it cannot have been removed meanwhile.
-fn count(draft: &mut Draft, request: &Assign, addresses: &[Given]) -> Step<()> {
+/// Counts the new addresses in the handle, which is never below what the blocks hold. (What was
+/// counted before stays: the release of an address writes its block first and takes it off here
+/// later.) The handle is written even if its counts stay, so that it cannot have been removed meanwhile.
+fn count(draft: &mut Draft, request: &Assign, new: &[IpAddr]) -> Step<()> {
+    if !draft.has_object(&request.handle) {
+        return Ok(());
+    }
     let stored = draft.handle(&request.handle)?;
     let mut handle = stored.map_or_else(Handle::default, |stored| Handle::clone(&stored));
-    for cidr in blocks_of(draft, addresses) {
+    for cidr in blocks_of(draft, new) {
         let Some(block) = draft.block(&cidr)? else { continue };
         let counted = handle.blocks.entry(cidr).or_default();
-        *counted = (*counted).max(held::count(&block, &request.handle));
+        let added = new.iter().filter(|ip| cidr.contains(*ip)).count() as u32;
+        *counted = (*counted + added).max(held::count(&block, &request.handle));
     }
     draft.set_handle(&request.handle, Some(handle));
     Ok(())
 }
 
 /// The blocks of the addresses, among those that the draft changed.
-fn blocks_of(draft: &Draft, addresses: &[Given]) -> Vec<IpNet> {
-    let holds = |cidr: &IpNet| addresses.iter().any(|given| cidr.contains(&given.ip));
+fn blocks_of(draft: &Draft, new: &[IpAddr]) -> Vec<IpNet> {
+    let holds = |cidr: &IpNet| new.iter().any(|ip| cidr.contains(ip));
     let changed = draft.blocks.changes().filter_map(|(_, slot)| slot.now.as_ref().map(|block| block.cidr));
     changed.filter(holds).collect()
 }

@@ -3,6 +3,7 @@
 use crate::assign::{self, assign};
 use crate::commit::{MAX_BYTES, MAX_WRITES, writes};
 use crate::draft::{Draft, Step};
+use crate::earlier::take_back;
 use crate::env::{Env, ready};
 use crate::error::IpamError;
 use crate::release::release;
@@ -46,7 +47,7 @@ fn queries(cx: &Context, item: &BatchItem) -> Vec<Query> {
 /// Plans the items one after the other on one draft. What any of them must still know is asked
 /// for together.
 fn plan_all(view: &View, cx: &Context, items: &[BatchItem]) -> Step<(Vec<Write>, Answers)> {
-    let mut draft = Draft::new(view, cx.scope);
+    let mut draft = Draft::new(view, cx);
     let mut env = None;
     let mut answers = Vec::with_capacity(items.len());
     let mut needs = BTreeSet::new();
@@ -68,6 +69,7 @@ fn plan_all(view: &View, cx: &Context, items: &[BatchItem]) -> Step<(Vec<Write>,
     if !needs.is_empty() {
         return Err(Missing(needs.into_iter().collect()).into());
     }
+    take_back(&mut draft, cx)?;
     Ok((writes(&draft, cx), answers))
 }
 

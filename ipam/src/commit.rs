@@ -29,9 +29,13 @@ pub(crate) fn writes(draft: &Draft, cx: &Context) -> Vec<Write> {
     plain(&draft.sticky, &mut writes);
     plain(&draft.cooling, &mut writes);
     let (shrunk, grown): (Vec<_>, Vec<_>) = draft.handles.changes().partition(|(_, slot)| only_shrank(slot));
-    writes.extend(grown.into_iter().map(|(key, slot)| growing_handle(key, slot, cx)));
-    let blocks: Vec<Write> = draft.blocks.changes().map(|(key, slot)| block(key, slot, cx)).collect();
     let mut last = Vec::new();
+    for (key, slot) in grown {
+        growing_handle(key, slot, cx, &mut writes, &mut last);
+    }
+    let mut blocks: Vec<Write> = draft.blocks.changes().map(|(key, slot)| block(key, slot, cx)).collect();
+    let absent = draft.absent.iter().filter(|key| !draft.blocks.is_changed(key));
+    blocks.extend(absent.map(|key| Write { key: key.clone(), expect: Expect::Absent, value: None }));
     let written: BTreeSet<&str> = blocks.iter().map(|write| write.key.as_str()).collect();
     for (key, slot) in draft.affinities.changes() {
         let with_block = block_key(key).is_some_and(|block| written.contains(block.as_str()));
@@ -62,17 +66,27 @@ fn only_shrank(slot: &Slot<Handle>) -> bool {
     !grew && now.blocks != before.blocks
 }
 
-/// Counts that shrink in a handle that also grows stay high where the writes come one by one.
-fn growing_handle(key: &str, slot: &Slot<Handle>, cx: &Context) -> Write {
+/// Where the writes come one by one, counts that shrink in a handle that also grows stay high until
+/// the blocks are written.
+fn growing_handle(
+    key: &str,
+    slot: &Slot<Handle>,
+    cx: &Context,
+    first: &mut Vec<Write>,
+    last: &mut Vec<Write>,
+) {
     let (Some(now), Some(before), false) = (&slot.now, &slot.before, cx.transactional) else {
-        return write(key, slot);
+        return first.push(write(key, slot));
     };
     let mut high = (**now).clone();
     for (cidr, count) in &before.blocks {
         let counted = high.blocks.entry(*cidr).or_default();
         *counted = (*counted).max(*count);
     }
-    Write { key: key.to_owned(), expect: slot.expect(), value: Some(high.encode()) }
+    if high.blocks != now.blocks {
+        last.push(Write { expect: Expect::Any, ..write(key, slot) });
+    }
+    first.push(Write { key: key.to_owned(), expect: slot.expect(), value: Some(high.encode()) });
 }
 
 /// Every update counts; so does the creation of a block that addresses were taken from, as

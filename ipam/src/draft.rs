@@ -5,6 +5,7 @@
 
 use crate::cooling::Cooling;
 use crate::error::IpamError;
+use crate::request::Context;
 use crate::sticky::Sticky;
 use ipnet::IpNet;
 use model::store::{Expect, Query, Revision, Stop, View};
@@ -79,6 +80,11 @@ impl<T: Stored> Table<T> {
         self.undo.push((key.to_owned(), before));
     }
 
+    /// Whether an object was changed.
+    pub fn is_changed(&self, key: &str) -> bool {
+        self.slots.get(key).is_some_and(Slot::changed)
+    }
+
     /// Objects that were set to something, or to nothing where there was something, in key order.
     pub fn changes(&self) -> impl Iterator<Item = (&str, &Slot<T>)> {
         self.slots.iter().filter(|(_, slot)| slot.changed()).map(|(key, slot)| (key.as_str(), slot))
@@ -109,25 +115,31 @@ impl<T: Stored> Table<T> {
 pub(crate) struct Draft<'a> {
     pub view: &'a View,
     pub scope: &'a Scope,
+    /// The store is Kubernetes, and these are the cluster's objects: not every handle can have one.
+    named: bool,
     pub blocks: Table<Block>,
     pub affinities: Table<Affinity>,
     pub handles: Table<Handle>,
     pub pools: Table<IpPool>,
     pub cooling: Table<Cooling>,
     pub sticky: Table<Sticky>,
+    /// Keys of blocks that must not exist when the draft is written.
+    pub absent: BTreeSet<String>,
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(view: &'a View, scope: &'a Scope) -> Self {
+    pub fn new(view: &'a View, cx: &Context<'a>) -> Self {
         Self {
             view,
-            scope,
+            scope: cx.scope,
+            named: !cx.transactional && *cx.scope == Scope::Cluster,
             blocks: Table::default(),
             affinities: Table::default(),
             handles: Table::default(),
             pools: Table::default(),
             cooling: Table::default(),
             sticky: Table::default(),
+            absent: BTreeSet::new(),
         }
     }
 
@@ -171,13 +183,32 @@ impl<'a> Draft<'a> {
         self.affinities.set(&keys::affinity(self.scope, host, cidr), affinity);
     }
 
+    /// Whether a handle can have an object. One whose id Kubernetes takes for no name has none, as
+    /// with Calico: its addresses are found in its host's blocks.
+    pub fn has_object(&self, id: &str) -> bool {
+        !self.named || model::affinity::is_object_name(id)
+    }
+
+    /// Gives up a claim to a block that does not exist, unless somebody makes it meanwhile.
+    pub fn drop_claim(&mut self, host: &str, cidr: &IpNet) {
+        self.absent.insert(keys::block(self.scope, cidr));
+        self.set_affinity(host, cidr, None);
+    }
+
     /// A handle; one marked as deleted is absent.
     pub fn handle(&mut self, id: &str) -> Step<Option<Rc<Handle>>> {
+        if !self.has_object(id) {
+            return Ok(None);
+        }
         let handle = self.handles.get(self.view, &model::affinity::handle_key(self.scope, id))?;
         Ok(handle.filter(|handle| !handle.deleted))
     }
 
+    /// Nothing for one that cannot have an object.
     pub fn set_handle(&mut self, id: &str, handle: Option<Handle>) {
+        if !self.has_object(id) {
+            return;
+        }
         self.handles.set(&model::affinity::handle_key(self.scope, id), handle);
     }
 

@@ -4,7 +4,8 @@ use crate::draft::{Draft, Step};
 use crate::request::Held;
 use ipnet::IpNet;
 use model::block::clean_handle;
-use model::{Attribute, Block};
+use model::store::Query;
+use model::{Attribute, Block, Family, keys};
 use std::collections::BTreeMap;
 
 /// Attributes that tell attachments of one handle apart (decision 1).
@@ -32,18 +33,33 @@ pub(crate) fn held(block: &Block, ordinal: u32, entry: &Attribute) -> Held {
     }
 }
 
-/// Blocks in which a handle says it has addresses.
-pub(crate) fn blocks_of(draft: &mut Draft, handle: &str) -> Step<Vec<IpNet>> {
+/// Blocks in which a handle may have addresses: where it says so, or, if it cannot have an object,
+/// all of its host's.
+pub(crate) fn blocks_of(draft: &mut Draft, host: &str, handle: &str) -> Step<Vec<IpNet>> {
+    if !draft.has_object(handle) {
+        return own_blocks(draft, host);
+    }
     Ok(draft.handle(handle)?.map_or_else(Vec::new, |handle| handle.blocks.keys().copied().collect()))
+}
+
+/// Every block that the host claims.
+pub(crate) fn own_blocks(draft: &mut Draft, host: &str) -> Step<Vec<IpNet>> {
+    draft
+        .view
+        .require(Family::BOTH.map(|family| Query::List(keys::affinities(draft.scope, host, family))))?;
+    let mut own = draft.claimed(host, Family::V4)?;
+    own.extend(draft.claimed(host, Family::V6)?);
+    Ok(own)
 }
 
 /// What the handle's attachment holds.
 pub(crate) fn by_handle(
     draft: &mut Draft,
+    host: &str,
     handle: &str,
     matches: &BTreeMap<String, String>,
 ) -> Step<Vec<Held>> {
-    let blocks = blocks_of(draft, handle)?;
+    let blocks = blocks_of(draft, host, handle)?;
     draft.require_blocks(&blocks, false)?;
     let mut found = Vec::new();
     for cidr in blocks {

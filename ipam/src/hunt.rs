@@ -65,7 +65,9 @@ impl Hunt<'_, '_, '_> {
             return Ok(ip);
         }
         let foreign = self.foreign_blocks(&own)?;
+        // What a handle without an object holds must be in own blocks.
         if !self.env.config.strict_affinity
+            && self.draft.has_object(&self.request.handle)
             && let Some(ip) = self.borrow(&foreign)?
         {
             return Ok(ip);
@@ -226,7 +228,8 @@ impl Hunt<'_, '_, '_> {
         let affinity = self.draft.affinity(host, &cidr)?;
         let confirmed =
             affinity.as_deref().is_some_and(|a| a.state() == AffinityState::Confirmed && !a.deleted);
-        if !confirmed {
+        // With a new block the claim is written in any case, so that it cannot be given up meanwhile.
+        if !confirmed || open.new {
             let mut affinity =
                 affinity.map_or_else(|| Affinity::new(AffinityState::Confirmed), |a| Affinity::clone(&a));
             affinity.set_state(AffinityState::Confirmed);

@@ -12,6 +12,7 @@ mod commit;
 mod cooling;
 mod create;
 mod draft;
+mod earlier;
 mod env;
 mod error;
 mod held;
@@ -19,6 +20,7 @@ mod hunt;
 mod release;
 mod request;
 mod search;
+mod selected;
 #[doc(hidden)]
 pub mod sim;
 mod source;
@@ -58,9 +60,14 @@ fn single<T>(view: &View, cx: &Context, item: BatchItem, cast: impl FnOnce(Answe
     let (writes, mut answers) = match plan_batch(view, cx, &[item])? {
         Plan::Commit(writes, answers) => (writes, answers),
         Plan::Done(answers) => (Vec::new(), answers),
+        Plan::Step(writes) => return Ok(Plan::Step(writes)),
     };
-    let answer = cast(answers.remove(0).map_err(Stop::Fail)?);
-    Ok(planned(writes, answer))
+    match answers.remove(0) {
+        Ok(answer) => Ok(planned(writes, cast(answer))),
+        Err(error) if writes.is_empty() => Err(Stop::Fail(error)),
+        // What earlier rounds left is taken back first.
+        Err(_) => Ok(Plan::Step(writes)),
+    }
 }
 
 fn planned<T>(writes: Vec<model::store::Write>, out: T) -> Plan<T> {
@@ -75,8 +82,9 @@ pub fn plan_release_ip(
     reuse_delay: Duration,
 ) -> Planned<Released> {
     env::ready(view)?;
-    let mut draft = Draft::new(view, cx.scope);
+    let mut draft = Draft::new(view, cx);
     let released = release::release_ips(&mut draft, cx, addresses, reuse_delay)?;
+    earlier::take_back(&mut draft, cx)?;
     Ok(planned(commit::writes(&draft, cx), released))
 }
 
@@ -93,7 +101,7 @@ pub fn lookup(
     handle: &str,
     matches: &BTreeMap<String, String>,
 ) -> Result<Vec<Held>, Stop<IpamError>> {
-    held::by_handle(&mut Draft::new(view, cx.scope), handle, matches)
+    held::by_handle(&mut Draft::new(view, cx), cx.host, handle, matches)
 }
 
 /// Everything allocated under the scope. Damaged blocks are noted and passed over.
@@ -153,8 +161,9 @@ pub fn plan_release_affinities(
     require_empty: bool,
 ) -> Planned<ReleasedAffinities> {
     env::ready(view)?;
-    let mut draft = Draft::new(view, cx.scope);
+    let mut draft = Draft::new(view, cx);
     let released = affinities::release_all(&mut draft, host, require_empty)?;
+    earlier::take_back(&mut draft, cx)?;
     Ok(planned(commit::writes(&draft, cx), released))
 }
 

@@ -2,9 +2,11 @@
 
 use crate::block;
 use crate::draft::{Draft, Step};
+use crate::earlier;
 use crate::error::IpamError;
 use crate::held::{self, belongs};
 use crate::request::{Context, Held, Release, ReleaseIp, Released};
+use crate::selected;
 use ipnet::IpNet;
 use model::affinity::handle_key;
 use model::block::{Owner, clean_handle};
@@ -16,11 +18,9 @@ use std::time::Duration;
 
 /// Frees what the handle's attachment holds.
 pub(crate) fn release(draft: &mut Draft, cx: &Context, request: &Release) -> Step<Released> {
-    let counted = held::blocks_of(draft, &request.handle)?;
-    let named = request.only.iter().flatten().map(|held| held.block);
-    let blocks: BTreeSet<IpNet> = counted.into_iter().chain(named).collect();
+    let blocks = blocks(draft, cx, request)?;
     draft.require_blocks(&blocks, !request.reuse_delay.is_zero())?;
-    let mut freed = Vec::new();
+    let mut freed = earlier::freed(draft, |block| victims(block, request));
     let mut remaining = 0;
     for cidr in &blocks {
         let Some(found) = draft.block(cidr)? else { continue };
@@ -31,10 +31,22 @@ pub(crate) fn release(draft: &mut Draft, cx: &Context, request: &Release) -> Ste
         uncount(draft, &request.handle, cidr, victims.len() as u32)?;
     }
     if remaining == 0 {
+        earlier::take_back(draft, cx)?;
         forget(draft, cx, &request.handle)?;
     }
     let kept = kept(request, &freed);
     Ok(Released { freed, kept })
+}
+
+/// Where the handle may have addresses. Without transactions its object may have been lost to
+/// another writer's race; then its host's blocks are looked into.
+fn blocks(draft: &mut Draft, cx: &Context, request: &Release) -> Step<BTreeSet<IpNet>> {
+    let mut blocks: BTreeSet<IpNet> = held::blocks_of(draft, cx.host, &request.handle)?.into_iter().collect();
+    blocks.extend(request.only.iter().flatten().map(|held| held.block));
+    if blocks.is_empty() && !cx.transactional {
+        blocks.extend(held::own_blocks(draft, cx.host)?);
+    }
+    Ok(blocks)
 }
 
 /// The ordinals that the request means. Addresses with a second owner are a migrating virtual
@@ -76,6 +88,7 @@ fn free(draft: &mut Draft, cx: &Context, found: &Block, ordinals: &[u32], delay:
         draft.delete_block(&block.cidr);
     } else {
         draft.set_block(block);
+        selected::ensure(draft, &found.cidr)?;
     }
     cool(draft, cx, &found.cidr, ordinals, delay)
 }
@@ -138,11 +151,13 @@ pub(crate) fn release_ips(
     asked: &[ReleaseIp],
     delay: Duration,
 ) -> Step<Released> {
-    let by_block = by_block(draft, asked)?;
+    let earlier = earlier::freed(draft, |block| asked.iter().filter_map(|a| block.ordinal(a.ip)).collect());
+    let asked: Vec<&ReleaseIp> = asked.iter().filter(|asked| !earlier.contains(&asked.ip)).collect();
+    let by_block = by_block(draft, &asked)?;
     let blocks: Vec<IpNet> = by_block.keys().flatten().copied().collect();
     draft.require_blocks(&blocks, !delay.is_zero())?;
     require_handles(draft, &by_block)?;
-    let mut released = Released::default();
+    let mut released = Released { freed: earlier, kept: Vec::new() };
     for (cidr, asked) in by_block {
         let block = match cidr {
             Some(cidr) => draft.block(&cidr)?,
@@ -160,11 +175,11 @@ pub(crate) fn release_ips(
 /// Sorts the addresses by the block that exists around them, whatever its pool; `None`: no block.
 fn by_block<'r>(
     draft: &mut Draft,
-    asked: &'r [ReleaseIp],
+    asked: &[&'r ReleaseIp],
 ) -> Step<BTreeMap<Option<IpNet>, Vec<&'r ReleaseIp>>> {
     let mut sorted: BTreeMap<Option<IpNet>, Vec<&ReleaseIp>> = BTreeMap::new();
     for family in Family::BOTH {
-        let mut asked = asked.iter().filter(|asked| Family::of(asked.ip) == family).peekable();
+        let mut asked = asked.iter().copied().filter(|asked| Family::of(asked.ip) == family).peekable();
         if asked.peek().is_none() {
             continue;
         }

@@ -120,6 +120,20 @@ pub fn handle_key(scope: &keys::Scope, id: &str) -> String {
     keys::handle(scope, clean_handle(id))
 }
 
+/// Whether Kubernetes takes a handle's id, in lower case, as the name of an object (RFC 1123
+/// subdomain; reference 3.4).
+pub fn is_object_name(id: &str) -> bool {
+    let id = clean_handle(id);
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        edge(bytes.first())
+            && edge(bytes.last())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+    };
+    id.len() <= 253 && id.split('.').all(label)
+}
+
 /// Settings of the whole IPAM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IpamConfig {

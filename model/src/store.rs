@@ -53,6 +53,9 @@ pub enum Query {
 pub enum Plan<T> {
     /// These writes, all or none, in this order; every prefix of them is a legal state.
     Commit(Vec<Write>, T),
+    /// These writes first, then plan again: the operation takes more than one commit, or fails
+    /// once what its earlier rounds left is taken back.
+    Step(Vec<Write>),
     /// Nothing to write.
     Done(T),
 }
@@ -81,11 +84,47 @@ pub struct View {
     known: BTreeMap<String, Option<Entry>>,
     lists: BTreeSet<String>,
     key_lists: BTreeMap<String, BTreeSet<String>>,
+    applied: Vec<Applied>,
+}
+
+/// A write that took effect though the plan it belongs to did not: in a store without transactions
+/// a commit is applied up to the first write whose condition does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    pub key: String,
+    pub before: Option<Entry>,
+    pub after: Option<Entry>,
 }
 
 impl View {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An operation begins: what earlier ones had applied is theirs.
+    pub fn begin(&mut self) {
+        self.applied.clear();
+    }
+
+    /// What earlier rounds of the operation in progress wrote, in order.
+    pub fn applied(&self) -> &[Applied] {
+        &self.applied
+    }
+
+    /// Records a commit that is not the operation's last: what each written key is now, and that the
+    /// first `applied` of the writes took effect.
+    pub fn record(&mut self, applied: usize, current: Vec<(String, Option<Entry>)>) {
+        let start = self.applied.len();
+        for (key, after) in current.iter().take(applied) {
+            // A commit may write a key twice.
+            let earlier = self.applied[start..].iter().rev().find(|applied| applied.key == *key);
+            let before = match earlier {
+                Some(earlier) => earlier.after.clone(),
+                None => self.known.get(key).cloned().flatten(),
+            };
+            self.applied.push(Applied { key: key.clone(), before, after: after.clone() });
+        }
+        current.into_iter().for_each(|(key, entry)| self.put(&key, entry));
     }
 
     /// The entry of `key`, `None` if it is known not to exist.

@@ -112,9 +112,14 @@ impl Store for Kubernetes {
         self.run("list Kubernetes", deadline, read::keys(&self.cluster, prefix))
     }
 
+    /// The answer is the newest revision.
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
+        Ok(self.commit_each(writes, deadline)?.into_iter().max().unwrap_or(1))
+    }
+
+    fn commit_each(&self, writes: &[Write], deadline: Deadline) -> Result<Vec<Revision>, CommitError> {
         match self.run("write to Kubernetes", deadline, write::commit(&self.cluster, writes))? {
-            write::Outcome::Done(revision) => Ok(revision),
+            write::Outcome::Done(revisions) => Ok(revisions),
             write::Outcome::Conflict { applied, current } => Err(CommitError::Conflict { applied, current }),
         }
     }

@@ -17,8 +17,12 @@ use std::sync::Arc;
 const ATTEMPTS: usize = 20;
 
 pub(crate) enum Outcome {
-    Done(Revision),
-    Conflict { applied: usize, current: Vec<(String, Option<Entry>)> },
+    /// The revision of each write's key.
+    Done(Vec<Revision>),
+    Conflict {
+        applied: usize,
+        current: Vec<(String, Option<Entry>)>,
+    },
 }
 
 /// What one write came to.
@@ -33,12 +37,12 @@ type Left = BTreeMap<String, Option<Object>>;
 
 pub(crate) async fn commit(cluster: &Arc<Cluster>, writes: &[Write]) -> Result<Outcome, Failure> {
     let places = check(writes)?;
-    let (mut left, mut revision) = (Left::new(), 0);
+    let (mut left, mut revisions) = (Left::new(), Vec::with_capacity(writes.len()));
     for (applied, (write, place)) in writes.iter().zip(&places).enumerate() {
         let expect = expected(write, &left);
         match apply(cluster, place, write.value.as_deref(), expect).await? {
             Step::Done(object) => {
-                revision = object.as_ref().map_or(revision, |object| object.revision);
+                revisions.push(object.as_ref().map_or(1, |object| object.revision));
                 left.insert(write.key.clone(), object);
             }
             Step::Conflict => {
@@ -47,7 +51,7 @@ pub(crate) async fn commit(cluster: &Arc<Cluster>, writes: &[Write]) -> Result<O
             }
         }
     }
-    Ok(Outcome::Done(revision.max(1)))
+    Ok(Outcome::Done(revisions))
 }
 
 /// All that can be refused without asking the server, before anything is written.

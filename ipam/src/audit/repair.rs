@@ -20,8 +20,7 @@ pub(super) fn plan(view: &View, cx: &Context, facts: &HostFacts, report: &Report
     ready(view)?;
     let objects = Objects::load(view, cx, facts)?;
     let still = judge(&objects, facts);
-    let mut repair =
-        Repair { draft: Draft::new(view, cx.scope), cx, objects: &objects, done: Repaired::default() };
+    let mut repair = Repair { draft: Draft::new(view, cx), cx, objects: &objects, done: Repaired::default() };
     repair.leaks(&both(&report.leaked, &still.leaked))?;
     // Counts are judged anew once the leaks are gone.
     if repair.done.released.is_empty() {

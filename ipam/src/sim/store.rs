@@ -97,13 +97,6 @@ impl SimStore {
         allowed
     }
 
-    /// Tells a view what the keys of a failed commit are now.
-    pub fn refresh(&self, writes: &[Write], view: &mut View) {
-        for write in writes {
-            view.put(&write.key, self.entry(&write.key));
-        }
-    }
-
     /// A view that knows everything, for checks.
     pub fn whole(&self) -> View {
         let mut view = View::new();

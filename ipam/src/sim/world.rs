@@ -6,7 +6,7 @@ use crate::{
     plan_release_affinities, plan_release_ip,
 };
 use model::resource::{IpPoolSpec, NodeSpec};
-use model::store::{Plan, Stop, View, Write};
+use model::store::{Entry, Expect, Plan, Stop, View, Write};
 use model::{Family, IpPool, IpamConfig, Node, Scope, Stored, keys};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -57,15 +57,16 @@ impl Op {
 #[derive(Clone, Debug)]
 enum Outcome {
     Added(Assigned),
-    Released,
+    Released(Vec<IpAddr>),
     Withdrawn,
 }
 
 #[derive(Clone, Debug)]
 enum State {
     Planning,
-    /// Ordered stores: the writes, and the next one to apply.
-    Writing(Rc<Vec<Write>>, usize, Outcome),
+    /// Ordered stores: the writes, the next one to apply, and what they came to so far. Without an
+    /// outcome it is planned again.
+    Writing(Rc<Vec<Write>>, Rc<Vec<(String, Option<Entry>)>>, Option<Outcome>),
 }
 
 /// One caller on a host, which runs its operations one after the other.
@@ -80,6 +81,8 @@ pub struct Process {
     crashed: bool,
     /// Addresses that were freed by force since the operation began.
     robbed: Vec<IpAddr>,
+    /// What a DEL must answer that it freed.
+    losing: Vec<IpAddr>,
 }
 
 impl Process {
@@ -101,6 +104,8 @@ pub struct World {
     pub(super) locks: BTreeMap<u8, usize>,
     /// Simulated seconds: one for each finished operation.
     clock: u64,
+    /// A process was killed.
+    pub(super) crashed: bool,
 }
 
 pub(super) const HOSTS: [&str; 3] = ["node-a", "node-b", "node-c"];
@@ -149,13 +154,15 @@ impl World {
             known: BTreeSet::new(),
             locks: BTreeMap::new(),
             clock: 0,
+            crashed: false,
         }
     }
 
     pub fn spawn(&mut self, host: u8, ops: Vec<Op>) {
         let state = State::Planning;
-        let (view, robbed) = (View::new(), Vec::new());
-        self.processes.push(Process { host, ops: Rc::new(ops), at: 0, view, state, crashed: false, robbed });
+        let (view, ops) = (View::new(), Rc::new(ops));
+        let (robbed, losing) = (Vec::new(), Vec::new());
+        self.processes.push(Process { host, ops, at: 0, view, state, crashed: false, robbed, losing });
     }
 
     /// The processes that can take a step now.
@@ -213,6 +220,7 @@ impl World {
     /// The process is killed where it stands.
     pub fn crash(&mut self, index: usize) {
         self.processes[index].crashed = true;
+        self.crashed = true;
         self.unlock(index);
     }
 
@@ -228,7 +236,7 @@ impl World {
         self.expect_losses(index);
         match self.processes[index].state.clone() {
             State::Planning => self.plan(index),
-            State::Writing(writes, at, outcome) => self.write(index, &writes, at, outcome),
+            State::Writing(writes, done, outcome) => self.write(index, &writes, &done, outcome),
         }
     }
 
@@ -237,7 +245,10 @@ impl World {
     fn expect_losses(&mut self, index: usize) {
         let host = self.processes[index].host;
         match self.processes[index].op() {
-            Some(Op::Del(id)) => drop(self.live.remove(&(host, id))),
+            Some(Op::Del(id)) => {
+                let held = self.live.remove(&(host, id));
+                self.processes[index].losing.extend(held.into_iter().flatten());
+            }
             Some(Op::Free(n)) => {
                 let ip = freed(n);
                 self.live.retain(|_, held| !held.contains(&ip));
@@ -267,35 +278,67 @@ impl World {
                 self.done(index, None);
             }
             Ok(Plan::Done(outcome)) => self.done(index, Some(outcome)),
-            Ok(Plan::Commit(writes, outcome)) => self.commit(index, writes, outcome),
+            Ok(Plan::Commit(writes, outcome)) => self.commit(index, writes, Some(outcome)),
+            Ok(Plan::Step(writes)) => self.commit(index, writes, None),
         }
     }
 
-    fn commit(&mut self, index: usize, writes: Vec<Write>, outcome: Outcome) {
+    fn commit(&mut self, index: usize, writes: Vec<Write>, outcome: Option<Outcome>) {
         assert!(writes.len() <= 100, "{} writes", writes.len());
         match self.setup.mode {
-            Mode::Ordered => self.write(index, &Rc::new(writes), 0, outcome),
+            Mode::Ordered => self.write(index, &Rc::new(writes), &Rc::default(), outcome),
             Mode::Transactional => {
                 assert_once(&writes);
                 if self.store.commit(&writes) {
-                    self.done(index, Some(outcome));
+                    self.committed(index, self.current(&writes), outcome);
                 } else {
-                    self.store.refresh(&writes, &mut self.processes[index].view);
+                    let current = self.current(&writes);
+                    self.processes[index].view.record(0, current);
                 }
             }
         }
     }
 
-    fn write(&mut self, index: usize, writes: &Rc<Vec<Write>>, at: usize, outcome: Outcome) {
-        if !self.store.apply(&writes[at]) {
-            self.store.refresh(writes, &mut self.processes[index].view);
+    /// What the keys are now.
+    fn current(&self, writes: &[Write]) -> Vec<(String, Option<Entry>)> {
+        writes.iter().map(|write| (write.key.clone(), self.store.entry(&write.key))).collect()
+    }
+
+    /// Applies the next write. A later write of a key means "as the earlier one left it".
+    fn write(
+        &mut self,
+        index: usize,
+        writes: &Rc<Vec<Write>>,
+        done: &[(String, Option<Entry>)],
+        outcome: Option<Outcome>,
+    ) {
+        let mut write = writes[done.len()].clone();
+        if let Some((_, left)) = done.iter().rev().find(|(key, _)| *key == write.key) {
+            write.expect = left.as_ref().map_or(Expect::Absent, |entry| Expect::At(entry.revision));
+        }
+        let mut done = done.to_vec();
+        if !self.store.apply(&write) {
+            let applied = done.len();
+            done.extend(self.current(&writes[applied..]));
+            self.processes[index].view.record(applied, done);
             self.processes[index].state = State::Planning;
             return;
         }
-        if at + 1 == writes.len() {
-            return self.done(index, Some(outcome));
+        done.push((write.key.clone(), self.store.entry(&write.key)));
+        if done.len() == writes.len() {
+            return self.committed(index, done, outcome);
         }
-        self.processes[index].state = State::Writing(writes.clone(), at + 1, outcome);
+        self.processes[index].state = State::Writing(writes.clone(), Rc::new(done), outcome);
+    }
+
+    fn committed(&mut self, index: usize, now: Vec<(String, Option<Entry>)>, outcome: Option<Outcome>) {
+        match outcome {
+            Some(outcome) => self.done(index, Some(outcome)),
+            None => {
+                self.processes[index].view.record(now.len(), now);
+                self.processes[index].state = State::Planning;
+            }
+        }
     }
 
     fn done(&mut self, index: usize, outcome: Option<Outcome>) {
@@ -303,10 +346,17 @@ impl World {
         let (host, op) = (process.host, process.op().expect("it was running"));
         self.clock += 1;
         process.at += 1;
-        process.view.clear();
+        process.view = View::new();
         process.state = State::Planning;
         let robbed = std::mem::take(&mut process.robbed);
+        let losing = std::mem::take(&mut process.losing);
         self.unlock(index);
+        if let Some(Outcome::Released(freed)) = &outcome
+            && matches!(op, Op::Del(_))
+        {
+            let told = losing.iter().all(|ip| freed.contains(ip) || robbed.contains(ip));
+            assert!(told, "freed {losing:?}, but answered {freed:?}");
+        }
         if let (Op::Add(id), Some(Outcome::Added(assigned))) = (op, outcome)
             && !assigned.addresses.iter().any(|given| robbed.contains(&given.ip))
         {
@@ -367,11 +417,11 @@ impl World {
         match op {
             Op::Add(id) => map(plan_assign(view, &cx, &self.assign_request(host, id)), Outcome::Added),
             Op::Del(id) => {
-                map(plan_release(view, &cx, &self.release_request(host, id)), |_| Outcome::Released)
+                map(plan_release(view, &cx, &self.release_request(host, id)), |r| Outcome::Released(r.freed))
             }
             Op::Free(n) => {
                 let asked = [ReleaseIp::new(freed(n))];
-                map(plan_release_ip(view, &cx, &asked, Duration::ZERO), |_| Outcome::Released)
+                map(plan_release_ip(view, &cx, &asked, Duration::ZERO), |r| Outcome::Released(r.freed))
             }
             Op::Withdraw => map(plan_release_affinities(view, &cx, cx.host, true), |_| Outcome::Withdrawn),
             Op::Drain => map(plan_release_affinities(view, &cx, cx.host, false), |_| Outcome::Withdrawn),
@@ -390,6 +440,7 @@ fn map<A, B>(
 ) -> Result<Plan<B>, Stop<IpamError>> {
     Ok(match plan? {
         Plan::Commit(writes, out) => Plan::Commit(writes, convert(out)),
+        Plan::Step(writes) => Plan::Step(writes),
         Plan::Done(out) => Plan::Done(convert(out)),
     })
 }

@@ -93,6 +93,7 @@ impl Cluster {
                     }
                     return Ok(out);
                 }
+                Ok(Plan::Step(_)) => panic!("nothing was applied before"),
                 Err(Stop::Need(queries)) => {
                     self.store.answer(&queries, &mut view);
                     self.reads.extend(queries);
