@@ -97,8 +97,12 @@ fn an_assignment_that_goes_elsewhere_leaves_no_count_behind() {
     let first = cluster.add("a", "one", Family::V4).unwrap();
     let own = cluster.block(&cluster.claims("a", Family::V4)[0]).unwrap().cidr.to_string();
     let wanted = request("a", "two", &[ask(Family::V4)]);
-    let given =
-        disturbed(&mut cluster, "/block/", |cluster| fill(cluster, &own), |v, cx| plan_assign(v, cx, &wanted));
+    let given = disturbed(
+        &mut cluster,
+        "/block/",
+        |cluster| fill(cluster, &own),
+        |v, cx| plan_assign(v, cx, &wanted),
+    );
     let given = given.unwrap();
     assert!(!given.repeated && given.addresses[0].ip != first);
     let counted = stored_handle(&cluster, "two").unwrap();
@@ -129,7 +133,8 @@ fn a_release_in_several_rounds_answers_all_that_it_freed() {
     let both = request("a", "pod", &[exactly(one), exactly(two)]);
     cluster.assign("a", &both).unwrap();
     let release = Release { handle: handle("pod"), ..Release::default() };
-    let disturb = |cluster: &mut Cluster| drop(cluster.assign("b", &request("b", "x", &[exactly("10.0.0.5")])));
+    let disturb =
+        |cluster: &mut Cluster| drop(cluster.assign("b", &request("b", "x", &[exactly("10.0.0.5")])));
     let freed = disturbed(&mut cluster, "10.0.0.4-30", disturb, |v, cx| plan_release(v, cx, &release));
     let mut freed = freed.unwrap().freed;
     freed.sort();

@@ -194,6 +194,7 @@ mod tests {
         match plan(&view(), &[target], skip) {
             Ok(Plan::Commit(writes, lines)) => Ok((writes, lines)),
             Ok(Plan::Done(lines)) => Ok((Vec::new(), lines)),
+            Ok(Plan::Step(writes)) => Ok((writes, Vec::new())),
             Err(Stop::Fail(refusal)) => Err(refusal.to_string()),
             Err(Stop::Need(queries)) => panic!("{queries:?}"),
         }

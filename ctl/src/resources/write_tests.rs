@@ -27,6 +27,7 @@ fn run(view: &View, text: &str, how: How) -> Result<(Vec<Write>, Vec<String>), S
     match plan(view, &wanted(text), how, &stamp()) {
         Ok(Plan::Commit(writes, lines)) => Ok((writes, lines)),
         Ok(Plan::Done(lines)) => Ok((Vec::new(), lines)),
+        Ok(Plan::Step(writes)) => Ok((writes, Vec::new())),
         Err(Stop::Fail(refusal)) => Err(refusal.to_string()),
         Err(Stop::Need(queries)) => panic!("{queries:?}"),
     }

@@ -6,7 +6,7 @@ use crate::block::{idle, is_windows_reserved, lost};
 use crate::held::held;
 use crate::request::Held;
 use ipnet::IpNet;
-use model::affinity::handle_key;
+use model::affinity::{handle_key, is_object_name};
 use model::block::Owner;
 use model::keys::AffinityKind;
 use model::{Attribute, Block};
@@ -130,7 +130,8 @@ fn handles(objects: &Objects) -> (Vec<Item>, Vec<Item>) {
             Some(_) => {}
         }
     }
-    let missing = actual.keys().filter(|id| !objects.handles.contains_key(*id));
+    let could_be = |id: &&String| !objects.named || is_object_name(id);
+    let missing = actual.keys().filter(|id| !objects.handles.contains_key(*id)).filter(could_be);
     wrong.extend(missing.map(|id| Item {
         handle: Some(id.clone()),
         reason: "it holds addresses, but has no object".to_owned(),

@@ -39,6 +39,8 @@ pub(super) struct Objects {
     pub damaged: Vec<Item>,
     /// Keys that handles would have, for those that do not exist.
     pub scope: model::Scope,
+    /// Handles have objects only under ids that Kubernetes takes for names.
+    pub named: bool,
 }
 
 impl Objects {
@@ -59,6 +61,7 @@ impl Objects {
             nodes: known_nodes(view, cx, facts)?,
             damaged: Vec::new(),
             scope: cx.scope.clone(),
+            named: !cx.transactional && *cx.scope == model::Scope::Cluster,
         };
         for prefix in &lists {
             view.list(prefix)?.for_each(|entry| objects.add(entry));
