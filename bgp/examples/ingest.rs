@@ -25,7 +25,7 @@ const DECODE: DecodeParams = DecodeParams {
 
 fn main() {
     let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
-    println!("peers  prefixes  take in ms  tell ms  messages  table  attribute sets  MiB");
+    println!("peers  prefixes  take in ms  tell ms    pieces  table  attribute sets  MiB");
     match args[..] {
         [peers, each] => run(peers, each),
         // One case a process, so that memory is the case's own.

@@ -13,7 +13,7 @@ use crate::{Family, PerFamily, Prefix};
 
 use super::{Source, prefix};
 
-const PEERS: u8 = 4;
+const PEERS: u8 = 7;
 
 /// Runs the operations that `data` stands for. At the end every peer that is up must have heard exactly its
 /// Adj-RIB-Out, and the kernel exactly the selected next hops.
@@ -44,9 +44,10 @@ fn address(n: u8, v6: bool) -> IpAddr {
     if v6 { [0xfd00, 0, 0, 0, 0, 0, 0, n.into()].into() } else { [10, 9, 9, n].into() }
 }
 
-/// 0: external; 1: internal; 2: internal with add-path; 3: external that knows long-lived routes.
+/// 0, 4 and 5: external; 1 and 6: internal; 2: internal with add-path; 3: external that knows long-lived routes.
+/// Those of a kind are told together.
 fn neighbor(n: u8) -> Neighbor {
-    let internal = matches!(n, 1 | 2);
+    let internal = matches!(n, 1 | 2 | 6);
     let own = |v6| Some(address(100, v6).into());
     Neighbor {
         addr: address(n, false),
@@ -80,7 +81,7 @@ impl World {
             0..=4 => self.announce(n, source),
             5 | 6 => self.withdraw(n, source),
             7 => self.toggle(n, source.flag()),
-            8 => drop(self.drain_once(n)),
+            8 => self.drain(n, source.below(16)),
             9 => self.reconfigure(n, source),
             10 => self.rib.set_next_hop(
                 address(n, source.flag()),
@@ -163,6 +164,11 @@ impl World {
         } else {
             self.rib.end_deferral();
         }
+    }
+
+    /// Some helpings of messages; many take a peer to its likes.
+    fn drain(&mut self, n: u8, most: u8) {
+        let _ = (0..most).take_while(|_| self.drain_once(n)).count();
     }
 
     /// One helping of messages for a peer, taken to heart. False if there is none.

@@ -4,13 +4,14 @@
 //! the prefixes that changed since the peer was last told, each with what it was last told. So a peer that is up to
 //! date costs nothing, and one that flaps or reads slowly gets only the difference that is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::wire::{self, Attributes, EncodeParams, Nlri, Refresh, RefreshKind};
 use crate::{Family, PerFamily, Prefix};
 
+use super::chunk::Chunk;
 use super::export::Cache;
 
 /// Path identifier and attributes, as a peer has them.
@@ -39,6 +40,12 @@ pub(crate) struct Out {
     /// What was last told of each prefix that has changed since.
     pub pending: BTreeMap<Prefix, Told>,
     pub cache: Cache,
+    /// The group that notes changes in its place.
+    pub group: Option<u32>,
+    /// What groups made for it and it has not taken; goes before all else.
+    pub queue: VecDeque<Arc<Chunk>>,
+    /// Octets in `queue`.
+    pub queued: usize,
 }
 
 impl Out {
@@ -47,6 +54,9 @@ impl Out {
             sync: PerFamily { v4: Sync::Waiting, v6: Sync::Waiting },
             pending: BTreeMap::new(),
             cache: Cache::default(),
+            group: None,
+            queue: VecDeque::new(),
+            queued: 0,
         }
     }
 

@@ -5,8 +5,10 @@
 //! may have changed. Nothing is done per table when one prefix changes.
 
 mod adj_out;
+mod chunk;
 mod explain;
 mod export;
+mod group;
 mod import;
 mod intern;
 mod neighbor;
@@ -41,6 +43,8 @@ use crate::wire::{Attributes, NextHop, Nlri, Reach, Update};
 use crate::{Family, PerFamily, Prefix};
 
 use adj_out::Out;
+use chunk::Walks;
+use group::Group;
 use import::Importer;
 use intern::Interner;
 use neighbor::Neighbors;
@@ -94,6 +98,11 @@ pub struct Rib {
     neighbors: Neighbors,
     /// Peers that are up.
     outs: BTreeMap<PeerId, Out>,
+    /// Those of them that are in no group.
+    solo: BTreeSet<PeerId>,
+    /// Peers that have been told everything, with those that are told the same.
+    groups: BTreeMap<u32, Group>,
+    walks: Walks,
     /// Paths held by peer.
     counts: BTreeMap<PeerId, PerFamily<u32>>,
     next_hops: NextHops,
@@ -138,6 +147,9 @@ impl Rib {
             interner: Interner::new(seed),
             neighbors: Neighbors::default(),
             outs: BTreeMap::new(),
+            solo: BTreeSet::new(),
+            groups: BTreeMap::new(),
+            walks: Walks::default(),
             counts: BTreeMap::new(),
             next_hops: NextHops::default(),
             dirty: BTreeSet::new(),
@@ -159,8 +171,11 @@ impl Rib {
         if !self.deferred {
             out.begin(neighbor.families);
         }
+        self.remove_out(id);
+        self.walks.changed();
         self.neighbors.insert(id, neighbor);
         self.outs.insert(id, out);
+        self.solo.insert(id);
         self.tells_all = self.neighbors.any(|n| n.encode.add_path.any());
     }
 

@@ -17,14 +17,17 @@ use super::select::Context;
 use super::{Refusal, Rib};
 
 /// Prefixes looked at in one call of [`Rib::poll_updates`]: bounds its time and lets routes share messages.
-const BATCH: usize = 4096;
+pub(super) const BATCH: usize = 4096;
 
 impl Rib {
     /// Notes for each peer what it was told so far of a prefix that has just changed.
     pub(super) fn note(&mut self, prefix: Prefix, before: &[Path], now: &[Path]) {
-        let Rib { neighbors, options, outs, interner, .. } = self;
+        self.walks.changed();
+        self.note_for_groups(prefix, before.first());
+        let Rib { neighbors, options, outs, solo, interner, .. } = self;
         let exporter = Exporter { neighbors, options };
-        for (id, out) in outs.iter_mut() {
+        for id in solo.iter() {
+            let Some(out) = outs.get_mut(id) else { continue };
             let Some(neighbor) = neighbors.get(*id).filter(|_| out.has_passed(prefix)) else { continue };
             let from_there = |p: &Path| p.peer == *id;
             if before.iter().all(from_there) && now.iter().all(from_there) {
@@ -72,9 +75,31 @@ impl Rib {
         }
     }
 
-    /// The next messages for a peer: call it when there is room to send, until it answers `None`. It may
-    /// answer with no message and have more to say. Late calls lose nothing and send less.
+    /// The next messages for a peer, in pieces of one or more whole messages: call it when there is room to send,
+    /// until it answers `None`. It may answer with no message and have more to say. Late calls lose nothing and send less.
     pub fn poll_updates(&mut self, id: PeerId) -> Option<Vec<Vec<u8>>> {
+        if let Some(octets) = self.outs.get_mut(&id)?.take_queued(id) {
+            return Some(vec![octets]);
+        }
+        match self.group_of(id) {
+            Some(key) => self.poll_group(id, key),
+            None => self.poll_solo(id),
+        }
+    }
+
+    /// The next messages for all members of a group, and this one's part of them.
+    fn poll_group(&mut self, id: PeerId, key: u32) -> Option<Vec<Vec<u8>>> {
+        if !self.flush_group(key) {
+            return None;
+        }
+        let octets = self.outs.get_mut(&id)?.take_queued(id);
+        Some(octets.into_iter().collect())
+    }
+
+    fn poll_solo(&mut self, id: PeerId) -> Option<Vec<Vec<u8>>> {
+        if self.outs.get(&id)?.may_join() {
+            return self.poll_joining(id);
+        }
         let (encode, enhanced) = self.neighbors.get(id).map(|n| (n.encode, n.enhanced_refresh))?;
         let mut out = self.outs.remove(&id)?;
         let busy = !out.is_idle();
@@ -88,6 +113,15 @@ impl Rib {
         }
         self.outs.insert(id, out);
         busy.then_some(messages)
+    }
+
+    /// Joins those that are told the same; first they are told what they do not know yet.
+    fn poll_joining(&mut self, id: PeerId) -> Option<Vec<Vec<u8>>> {
+        if self.join_group(id) {
+            return None;
+        }
+        let key = self.group_like(id)?;
+        self.flush_group(key).then(Vec::new)
     }
 
     fn tell_pending(&mut self, id: PeerId, out: &mut Out, batch: &mut Batch) {
@@ -110,7 +144,26 @@ impl Rib {
         if matches!(out.sync[family], Sync::Again { begun: false, .. }) && enhanced {
             messages.push(refresh_marker(RefreshKind::Begin, family));
         }
-        let Some((table, mut teller)) = self.teller(id) else { return };
+        let last = match encode.add_path[family] {
+            true => self.tell_all_paths(id, out, family, from, messages),
+            false => self.stretch(id, family, from).and_then(|(octets, last)| {
+                messages.extend((!octets.is_empty()).then_some(octets));
+                last
+            }),
+        };
+        advance(out, family, last, enhanced, messages);
+    }
+
+    /// A stretch of the table for a peer with add-path. The last prefix in it.
+    fn tell_all_paths(
+        &mut self,
+        id: PeerId,
+        out: &mut Out,
+        family: Family,
+        from: Bound<Prefix>,
+        messages: &mut Vec<Vec<u8>>,
+    ) -> Option<Prefix> {
+        let (table, mut teller) = self.teller(id)?;
         let (mut batch, mut last) = (Batch::default(), None);
         let rest = table.range((from, Bound::Unbounded)).take_while(|(p, _)| p.family() == family);
         for (prefix, node) in rest.take(BATCH) {
@@ -118,17 +171,19 @@ impl Rib {
             teller.tell(*prefix, node, &mut out.cache, announce);
             last = Some(*prefix);
         }
-        batch.write(encode, messages);
-        advance(out, family, last, enhanced, messages);
+        batch.write(&teller.neighbor.encode, messages);
+        last
     }
 
     /// True if a peer has been told everything.
     pub fn is_told(&self, id: PeerId) -> bool {
-        self.outs.get(&id).is_none_or(Out::is_idle)
+        let behind = |out: &Out| out.group.is_some_and(|key| self.group_is_behind(key));
+        self.outs.get(&id).is_none_or(|out| out.is_idle() && out.queue.is_empty() && !behind(out))
     }
 
     /// The peer asks for a family again (RFC 2918).
     pub fn refresh(&mut self, id: PeerId, family: Family) {
+        self.leave_group(id);
         if let Some(out) = self.outs.get_mut(&id) {
             out.again(family);
         }
@@ -150,11 +205,14 @@ impl Rib {
     pub fn reconfigure(&mut self, id: PeerId, options: NeighborOptions) {
         let Some(old) = self.neighbors.share(id).filter(|n| n.options != options) else { return };
         let import_changed = old.options.import != options.import || old.options.next_hop != options.next_hop;
+        self.leave_group(id);
         self.note_all(id);
         if old.options.client != options.client {
             // Whether its routes are reflected to others depends on it.
             self.others(id).into_iter().for_each(|other| self.note_all(other));
+            self.note_all_for_groups();
         }
+        self.walks.changed();
         self.neighbors.insert(id, Neighbor { options, ..(*old).clone() });
         if let Some(out) = self.outs.get_mut(&id) {
             out.cache = Default::default();
@@ -165,7 +223,7 @@ impl Rib {
     }
 
     fn others(&self, id: PeerId) -> Vec<PeerId> {
-        self.outs.keys().copied().filter(|other| *other != id).collect()
+        self.solo.iter().copied().filter(|other| *other != id).collect()
     }
 
     /// Notes the whole table for a peer, before its view changes.

@@ -11,7 +11,7 @@ use super::{Neighbor, Rib};
 impl Rib {
     /// A peer's session is down. Routes of the families in `retain` are kept as stale, all others go.
     pub fn peer_down(&mut self, id: PeerId, retain: PerFamily<bool>) {
-        self.outs.remove(&id);
+        self.remove_out(id);
         for family in Family::ALL {
             if retain[family] {
                 // RFC 4724 section 4.2: what was stale already and was not told again goes.
