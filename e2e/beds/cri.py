@@ -4,12 +4,16 @@ Usage: cri.py SOCKET. One request a line on stdin, one answer a line on stdout:
     {"op": "run", "pods": [{"name": "a", "ports": [[80, 8080]], "seconds": 2}]} -> {"items": [{"ok": "ID"}, ...]}
     {"op": "stop" | "remove" | "status", "ids": ["ID"]}            -> {"items": [{"ok": ...}, ...]}
     {"op": "list"}                                                 -> {"items": [{"ok": [{"id", "name", "ready"}]}]}
+    {"op": "container", "pods": [{"name": "init", "image": "REF", "command": ["/x"], "env": {"A": "b"},
+      "mounts": [["/on/host", "/in/it"]], "logs": "/dir"}]}  on the host's network, to its end
+                                                                   -> {"items": [{"ok": {"exit": 0, "log": TEXT}}]}
     {"op": "ready"}                                                -> {"items": [{"ok": true | false}]}
 The items of a request run side by side. An item that fails is {"error": TEXT}.
 """
 import concurrent.futures
 import json
 import sys
+import time
 import uuid
 
 import cri_pb2 as pb
@@ -17,6 +21,8 @@ import cri_pb2_grpc as rpc
 import grpc
 
 SECONDS = 180
+HOST_NETWORK = 2
+EXITED = 2
 
 
 def pod_config(pod):
@@ -33,6 +39,42 @@ def pod_config(pod):
 def run(stub, pod):
     request = pb.RunPodSandboxRequest(config=pod_config(pod))
     return stub.RunPodSandbox(request, timeout=pod.get("seconds", SECONDS)).pod_sandbox_id
+
+
+def container(stub, spec):
+    sandbox = pb.PodSandboxConfig(log_directory=spec["logs"])
+    sandbox.metadata.name = spec["name"]
+    sandbox.metadata.uid = str(uuid.uuid4())
+    sandbox.metadata.namespace = "default"
+    sandbox.linux.security_context.namespace_options.network = HOST_NETWORK
+    pod_id = stub.RunPodSandbox(pb.RunPodSandboxRequest(config=sandbox), timeout=SECONDS).pod_sandbox_id
+    try:
+        return run_to_end(stub, pod_id, sandbox, spec)
+    finally:
+        stop(stub, pod_id)
+        remove(stub, pod_id)
+
+
+def run_to_end(stub, pod_id, sandbox, spec):
+    config = pb.ContainerConfig(command=spec["command"], log_path=spec["name"] + ".log")
+    config.metadata.name = spec["name"]
+    config.image.image = spec["image"]
+    for key, value in spec.get("env", {}).items():
+        config.envs.add(key=key, value=value)
+    for host, inside in spec.get("mounts", []):
+        config.mounts.add(host_path=host, container_path=inside)
+    request = pb.CreateContainerRequest(pod_sandbox_id=pod_id, config=config, sandbox_config=sandbox)
+    container_id = stub.CreateContainer(request, timeout=SECONDS).container_id
+    stub.StartContainer(pb.ContainerIdMessage(container_id=container_id), timeout=SECONDS)
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        question = pb.ContainerStatusRequest(container_id=container_id)
+        answer = stub.ContainerStatus(question, timeout=SECONDS).status
+        if answer.state == EXITED:
+            log = open(spec["logs"] + "/" + config.log_path, encoding="utf-8").read()
+            return {"exit": answer.exit_code, "log": log}
+        time.sleep(0.01)
+    raise TimeoutError(spec["name"])
 
 
 def stop(stub, pod_id):
@@ -68,7 +110,7 @@ def ready(stub, _):
     return all(condition.status for condition in conditions)
 
 
-OPS = {"run": run, "stop": stop, "remove": remove, "status": status, "list": listing, "ready": ready}
+OPS = {"run": run, "container": container, "stop": stop, "remove": remove, "status": status, "list": listing, "ready": ready}
 
 
 def attempt(op, stub, subject):

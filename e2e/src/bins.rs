@@ -30,6 +30,18 @@ impl Bins {
         self.dir.join("percale")
     }
 
+    /// Any of the shipped programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        let path = self.dir.join(name);
+        assert!(path.is_file(), "{} is missing: build it first (cargo build --release)", path.display());
+        path
+    }
+
+    /// Where they all are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub fn percalectl(&self) -> PathBuf {
         self.dir.join("percalectl")
     }

@@ -39,17 +39,33 @@ pub struct Containerd<'a> {
 impl<'a> Containerd<'a> {
     /// Starts containerd with a network of these plugins and waits until it is ready.
     pub fn start(bed: &'a Bed, plugins: &[Value]) -> Self {
+        let mut this = Self::without_network(bed);
+        this.replace_network(plugins);
+        this
+    }
+
+    /// Starts containerd on a node whose network somebody else sets up.
+    pub fn without_network(bed: &'a Bed) -> Self {
         let network = bed.unique("net");
         for dir in ["containerd", "state-containerd", "net.d", "py"] {
             fs::create_dir_all(bed.path(dir)).expect("the bed is writable");
         }
-        write_conflist(bed, &network, plugins);
         bed.write("containerd.toml", config(bed));
         let pid = launch(bed);
-        import_pause(bed);
-        let mut this = Self { bed, pid, cri: Cri::connect(bed), network };
-        this.wait_ready();
-        this
+        import(bed, &crate::image::build(bed, "localhost/pause:1", PAUSE, false));
+        Self { bed, pid, cri: Cri::connect(bed), network }
+    }
+
+    /// Makes an image known.
+    pub fn import(&self, image: &Path) {
+        import(self.bed, image);
+    }
+
+    /// Runs a container on the host's network to its end: its exit status and what it said.
+    pub fn run_container(&mut self, spec: &Value) -> (i64, String) {
+        let items = self.cri.ask(&json!({"op": "container", "pods": [spec]}));
+        let ended = ok(&items[0]);
+        (ended["exit"].as_i64().expect("a number"), ended["log"].as_str().expect("a text").to_owned())
     }
 
     /// Replaces the configuration by a rename within the directory.
@@ -259,7 +275,6 @@ fn ctr(bed: &Bed) -> Command {
     command
 }
 
-fn import_pause(bed: &Bed) {
-    let image = crate::image::build(bed, "localhost/pause:1", PAUSE, false);
+fn import(bed: &Bed, image: &Path) {
     must(ctr(bed).args(["-n", "k8s.io", "images", "import"]).arg(image));
 }

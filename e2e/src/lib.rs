@@ -12,6 +12,7 @@
 //! | [`probe`] | TCP and UDP between two namespaces, up to the full MTU |
 //! | [`clean`] | what must hold once every pod is gone |
 //! | [`containerd`], [`podman`], [`cnitool`] | the real clients |
+//! | [`installer`] | `percale-install` in a bed |
 //! | [`strace`] | SIGKILL at the nth call of a system call |
 //! | [`bench`] | the benchmarks of `scripts/bench` |
 //! | [`random`] | seeded chance for the tests that need it |
@@ -25,6 +26,7 @@ pub mod cnitool;
 pub mod conf;
 pub mod containerd;
 pub mod image;
+pub mod installer;
 pub mod netns;
 pub mod podman;
 pub mod probe;
