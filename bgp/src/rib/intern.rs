@@ -1,22 +1,28 @@
 //! Equal attributes are stored once.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, DefaultHasher, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use ahash::{AHasher, RandomState};
 
 use crate::wire::Attributes;
 
 /// Hash keys from a seed of the caller's: a peer that does not know it cannot make collisions, and a run repeats.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Seeded(u64);
+#[derive(Clone, Debug)]
+pub(crate) struct Seeded(RandomState);
+
+impl Seeded {
+    fn new(seed: u64) -> Self {
+        Seeded(RandomState::with_seeds(seed, !seed, seed.rotate_left(17), seed.rotate_left(41)))
+    }
+}
 
 impl BuildHasher for Seeded {
-    type Hasher = DefaultHasher;
+    type Hasher = AHasher;
 
-    fn build_hasher(&self) -> DefaultHasher {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.0);
-        hasher
+    fn build_hasher(&self) -> AHasher {
+        self.0.build_hasher()
     }
 }
 
@@ -32,7 +38,7 @@ const FIRST_SWEEP: usize = 1024;
 
 impl Interner {
     pub fn new(seed: u64) -> Self {
-        Interner { known: HashSet::with_hasher(Seeded(seed)), sweep_at: FIRST_SWEEP }
+        Interner { known: HashSet::with_hasher(Seeded::new(seed)), sweep_at: FIRST_SWEEP }
     }
 
     /// The one handle for these attributes.
