@@ -9,15 +9,32 @@ mod support;
 
 use datastore::Store;
 use host::{Host, Ran, Session};
+use model::store::{Expect, Write};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use support::Server;
 use support::certs::Certs;
 
-/// A first pod makes pool, node, block and affinity; the second is the steady state.
 fn pools() -> Value {
     json!({"type": "percale-ipam", "pools": [{"cidr": "10.91.0.0/16"}]})
+}
+
+/// What the agents of a cluster's nodes and its administrator put there.
+fn prepared(server: &Server) {
+    let object = |kind: &str, name: &str, spec: Value| {
+        let key = format!("/calico/resources/v3/projectcalico.org/{kind}/{name}");
+        let value = json!({"metadata": {"name": name}, "spec": spec}).to_string().into_bytes();
+        Write { key, expect: Expect::Any, value: Some(value) }
+    };
+    let writes = [
+        object("clusterinformations", "default", json!({"datastoreReady": true})),
+        object("nodes", "node-1", json!({})),
+        object("nodes", "node-2", json!({})),
+        object("ippools", "pods", json!({"cidr": "10.91.0.0/16"})),
+        object("ippools", "small", json!({"cidr": "10.92.0.0/21", "blockSize": 28})),
+    ];
+    server.open().commit(&writes, support::soon()).unwrap();
 }
 
 fn leased(server: &Server) -> usize {
@@ -33,7 +50,7 @@ fn leased(server: &Server) -> usize {
 fn a_container_lives_on_etcd_within_its_budget_of_calls() {
     let session = Session::new();
     let server = Server::start();
-    server.open();
+    prepared(&server);
     let host = Host::new("node-1", json!({"etcd_endpoints": server.url(), "ipam": pools()}));
     let first = session.pod(1);
     host.run("ADD", "first", Some(&first), None).ok();
@@ -59,7 +76,7 @@ fn a_container_lives_on_etcd_within_its_budget_of_calls() {
 fn a_del_with_etcd_dead_succeeds_and_is_finished_later() {
     let session = Session::new();
     let mut server = Server::start();
-    server.open();
+    prepared(&server);
     let host = Host::new("node-1", json!({"etcd_endpoints": server.url(), "ipam": pools()}));
     let (one, two) = (session.pod(1), session.pod(2));
     let added = host.run("ADD", "one", Some(&one), None).ok();
@@ -83,7 +100,7 @@ fn a_del_with_etcd_dead_succeeds_and_is_finished_later() {
 fn a_del_with_etcd_paused_answers_in_time() {
     let session = Session::new();
     let server = Server::start();
-    server.open();
+    prepared(&server);
     let host = Host::new("node-1", json!({"etcd_endpoints": server.url(), "ipam": pools()}));
     let pod = session.pod(1);
     let added = host.run("ADD", "one", Some(&pod), None).ok();
@@ -105,7 +122,7 @@ fn a_del_with_etcd_paused_answers_in_time() {
 fn certificates_of_the_configuration_and_a_name_of_the_hosts_file_are_used() {
     let session = Session::new();
     let server = Server::start_tls(Certs::make());
-    server.open();
+    prepared(&server);
     let tls = server.config();
     let url = format!("https://etcd-of-test.example:{}", server.port);
     let mut host = Host::new(
@@ -134,8 +151,8 @@ fn certificates_of_the_configuration_and_a_name_of_the_hosts_file_are_used() {
 fn another_cluster_on_the_same_host_is_an_error_that_names_both() {
     let session = Session::new();
     let (one, two) = (Server::start(), Server::start());
-    one.open();
-    two.open();
+    prepared(&one);
+    prepared(&two);
     let mut host = Host::new("node-1", json!({"etcd_endpoints": one.url(), "ipam": pools()}));
     host.run("ADD", "one", Some(&session.pod(1)), None).ok();
     let first = host.identity();
@@ -169,7 +186,7 @@ fn without_the_cluster_program_the_error_says_what_is_missing() {
 fn two_hosts_never_give_an_address_twice() {
     let _session = Session::new();
     let server = Server::start();
-    server.open();
+    prepared(&server);
     for role in ["percale-ipam", "calico-ipam"] {
         let each = if std::env::var_os("PERCALE_FULL").is_some() { 100 } else { 25 };
         race(&server, role, each);

@@ -79,7 +79,10 @@ pub enum IpamError {
     Sequence { ip: IpAddr, wanted: u64, found: Option<u64> },
     #[error("{ip} is held by {}, not by {wanted}; look again", holder(.found.as_deref()))]
     Handle { ip: IpAddr, wanted: String, found: Option<String> },
-    #[error("the store is locked (datastoreReady is not true); wait for the migration or upgrade to end")]
+    #[error(
+        "the datastore is not ready: ClusterInformation default is missing or says so; wait for the migration or \
+         upgrade to end, and try again"
+    )]
     NotReady,
     #[error("a stored object is damaged: {0}; see `percalectl ipam check`")]
     Damaged(DecodeError),

@@ -2,7 +2,7 @@
 //! library, or another IPAM plugin, executed.
 
 use super::call::Call;
-use super::leases;
+use super::{leases, stores};
 use cni_protocol::netconf::{PoolRef, PoolSpec, RangeSpec};
 use cni_protocol::{CniError, Code, NetConf, Request};
 use ipam::{Ask, Assign, Pools, Range};
@@ -42,6 +42,10 @@ impl Own {
                 "ipam.pools or ipam.ranges: one of them must say which addresses this network has",
             )),
             (Role::Ipam, false) => Ok(Self::pools_as_ranges(conf, &wanted)),
+            // The pools of a cluster are its administrator's.
+            _ if stores::is_cluster(req) => {
+                Ok(Self { create_pools: Vec::new(), ..Self::pools(conf, &wanted)? })
+            }
             _ => Self::pools(conf, &wanted),
         }
     }

@@ -2,14 +2,15 @@
 
 use super::addresses::Role;
 use super::clock::Clock;
-use super::{Engine, failure, node};
+use super::{Engine, failure, node, stores};
 use crate::log;
 use cni_protocol::{Attachment, CniError, NetConf, Request};
 use datastore::embedded::Mode;
 use datastore::lock::{AttachmentLock, Kind, Lock};
 use datastore::{Deadline, ErrorKind, Store};
+use model::store::View;
 use netlink::Netns;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,11 @@ pub(crate) struct Call<'a> {
     pub deadline: Deadline,
     stores: &'a dyn Stores,
     store: OnceCell<Arc<dyn Store>>,
+    is_cluster: OnceCell<bool>,
+    /// What was read of the store a moment ago.
+    known: RefCell<View>,
+    /// The store did not take a release of this call.
+    owes: Cell<bool>,
     record: RefCell<&'a mut log::Call>,
 }
 
@@ -85,6 +91,9 @@ impl<'a> Call<'a> {
             deadline,
             stores: engine.stores,
             store: OnceCell::new(),
+            is_cluster: OnceCell::new(),
+            known: RefCell::default(),
+            owes: Cell::new(false),
             record: RefCell::new(record),
         })
     }
@@ -122,6 +131,30 @@ impl<'a> Call<'a> {
         }
         let opened = self.stores.open(self.req, mode, self.deadline)?;
         Ok(self.store.get_or_init(|| opened))
+    }
+
+    /// Whether other hosts share the store, and an agent of the cluster keeps it in order.
+    pub fn is_cluster(&self) -> bool {
+        *self.is_cluster.get_or_init(|| stores::is_cluster(self.req))
+    }
+
+    /// Remembers what was read, for the plans to come: stale knowledge costs them a conflict.
+    pub fn learn(&self, view: View) {
+        self.known.replace(view);
+    }
+
+    /// What was read, once.
+    pub fn known(&self) -> View {
+        self.known.take()
+    }
+
+    /// Notes that the store is of no use just now, so that nothing more is tried with it.
+    pub fn gave_up(&self) {
+        self.owes.set(true);
+    }
+
+    pub fn has_given_up(&self) -> bool {
+        self.owes.get()
     }
 
     /// No store: nothing was ever leased here (decision 29).

@@ -1,7 +1,7 @@
 //! Releases that the store did not take (decision 17): written down, and carried out later.
 
 use super::call::Call;
-use super::leases;
+use super::{leases, ready};
 use cni_protocol::{Attachment, CniError, Code};
 use datastore::embedded::Mode;
 use datastore::journal::{Held as Owed, Id, Journal, Release as Entry};
@@ -24,6 +24,7 @@ pub(crate) fn owe(
     held: &[Held],
     known: &[IpAddr],
 ) -> Result<(), CniError> {
+    call.gave_up();
     let addresses = match held {
         [] => known.iter().map(|ip| unseen(at, *ip)).collect(),
         held => held.iter().map(seen).collect(),
@@ -82,6 +83,9 @@ pub(crate) fn cancel(call: &Call) {
 
 /// Carries out what is owed to this store, oldest first, as far as it goes.
 pub(crate) fn replay(call: &Call) {
+    if call.has_given_up() {
+        return;
+    }
     if let Some((journal, pending)) = pending(call) {
         carry_out(call, &journal, pending);
     }
@@ -108,8 +112,10 @@ fn finish(call: &Call, journal: &Journal, store: &dyn Store, id: Id, entry: &Ent
     let _ipam = call.ipam_lock()?;
     let cx = leases::context(call, &scope);
     for request in requests(&at, entry) {
-        drive(store, &mut View::new(), call.deadline, |view| ipam::plan_release(view, &cx, &request))
-            .map_err(super::failure::drive)?;
+        let released = drive(store, &mut View::new(), call.deadline, |view| {
+            ready::gated(call, view, ipam::plan_release(view, &cx, &request))
+        });
+        released.map_err(super::failure::drive)?;
     }
     journal.done(id).map_err(|e| super::failure::store(&e))?;
     call.note(&format!("finished the release of {at}"));

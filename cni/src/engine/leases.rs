@@ -2,7 +2,7 @@
 
 use super::addresses::{self, Own, Role};
 use super::call::Call;
-use super::failure;
+use super::{failure, ready};
 use cni_protocol::{Attachment, CniError};
 use datastore::embedded::Mode;
 use datastore::{Store, drive};
@@ -58,11 +58,10 @@ pub(crate) fn assign(call: &Call, own: &Own, request: &Assign) -> Result<Assigne
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
     let _lock = call.ipam_lock()?;
     let cx = context(call, &own.scope);
-    let mut view = View::new();
-    let assigned =
-        drive(store.as_ref(), &mut view, call.deadline, |view| ipam::plan_assign(view, &cx, request))
-            .map_err(failure::drive)?
-            .0;
+    let assigned = drive(store.as_ref(), &mut call.known(), call.deadline, |view| {
+        ready::gated(call, view, ipam::plan_assign(view, &cx, request))
+    });
+    let assigned = assigned.map_err(failure::drive)?.0;
     if assigned.repeated {
         // Whoever wrote it may have died before its sync.
         store.barrier(call.deadline).map_err(|e| failure::store(&e))?;
@@ -75,10 +74,10 @@ pub(crate) fn release(call: &Call, scope: &Scope, request: &Release) -> Result<R
     let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
     let _lock = call.ipam_lock()?;
     let cx = context(call, scope);
-    let mut view = View::new();
-    drive(store.as_ref(), &mut view, call.deadline, |view| ipam::plan_release(view, &cx, request))
-        .map(|(released, _)| released)
-        .map_err(failure::drive)
+    let released = drive(store.as_ref(), &mut View::new(), call.deadline, |view| {
+        ready::gated(call, view, ipam::plan_release(view, &cx, request))
+    });
+    released.map(|(released, _)| released).map_err(failure::drive)
 }
 
 /// What the attachment holds, without the lock: a reader needs none.

@@ -1,6 +1,7 @@
 //! Who this host is (decision 31) and the MTU of its pods (C-05).
 
-use cni_protocol::Request;
+use super::stores;
+use cni_protocol::{CniError, Request};
 use std::{fs, io, path::Path};
 
 /// Smallest MTU that IPv4 allows (RFC 791), largest of an Ethernet-like Linux link.
@@ -10,13 +11,14 @@ const DEFAULT_MTU: u32 = 1500;
 
 /// The node's name: the configuration, then the nodename file, then the deprecated `hostname` key,
 /// then the host's name in lower case, which is written to the file so that it stays the same when
-/// the host is renamed.
+/// the host is renamed. In a cluster that file is its agent's word that networking is up: where it is
+/// required it is left to the agent.
 pub(crate) fn name(req: &Request) -> String {
+    let is_ours = !stores::is_cluster(req) || req.conf.nodename_file_optional;
     let file = &req.paths.nodename_file;
     if !req.conf.nodename.is_empty() {
-        // For whoever reads the store without this configuration. In Calico's directory the file is its
-        // agent's word that networking is up.
-        if file.starts_with(&req.paths.state_dir) && !file.exists() {
+        // For whoever reads the store without this configuration. Calico's directory is its agent's.
+        if is_ours && file.starts_with(&req.paths.state_dir) && !file.exists() {
             let _ = pin(file, &req.conf.nodename);
         }
         return req.conf.nodename.clone();
@@ -28,9 +30,27 @@ pub(crate) fn name(req: &Request) -> String {
     }
     let deprecated = Some(&req.conf.hostname).filter(|name| !name.is_empty());
     let name = deprecated.cloned().unwrap_or_else(host_name);
-    // Best effort: on a read-only host the name is found anew each time.
-    let _ = pin(file, &name);
+    if is_ours {
+        // Best effort: on a read-only host the name is found anew each time.
+        let _ = pin(file, &name);
+    }
     name
+}
+
+/// In a cluster: that the host's agent has written the nodename file, unless that is optional (decision 31).
+///
+/// # Errors
+/// Code 11 until it has.
+pub(crate) fn required(req: &Request) -> Result<(), CniError> {
+    let file = &req.paths.nodename_file;
+    if req.conf.nodename_file_optional || file.exists() {
+        return Ok(());
+    }
+    Err(CniError::try_again(format!(
+        "nodename_file: {} is not there; is the host's agent (percaled or calico-node) running, with that \
+         directory of the host?",
+        file.display()
+    )))
 }
 
 fn host_name() -> String {

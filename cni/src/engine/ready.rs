@@ -1,41 +1,60 @@
-//! May this store be written to now (decision 18), and does it know this node (decision 29).
+//! May this store be written to now (decision 18), and does it know this node (decisions 29, 31).
 
 use super::call::Call;
-use super::{failure, journal, leases};
+use super::{failure, journal, leases, node};
 use cni_protocol::{CniError, Code};
 use datastore::embedded::Mode;
 use datastore::{DriveError, drive};
+use ipam::IpamError;
 use model::decode::Stored;
 use model::resource::NodeSpec;
 use model::store::{Expect, Plan, Query, Stop, View, Write};
 use model::{ClusterInformation, Node, keys, time};
 
-/// Before an ADD: the store is ready, and has a Node object for this host.
+/// Before an ADD: the host's agent has named it where there is one, the store is ready, and has a Node
+/// object for this host. A store of this host alone makes that itself; in a cluster the agent does.
 ///
 /// # Errors
-/// Code 11 while the store is not ready.
+/// Code 11 while one of them is missing.
 pub(crate) fn for_add(call: &Call) -> Result<(), CniError> {
+    if call.is_cluster() {
+        node::required(call.req)?;
+    }
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
-    let planned = drive(store.as_ref(), &mut View::new(), call.deadline, |view| plan_node(view, call));
+    let mut view = View::new();
+    let planned = drive(store.as_ref(), &mut view, call.deadline, |view| plan_node(view, call));
     planned.map(|_| ()).map_err(plan_error)?;
+    call.learn(view);
     journal::prepare(call)
 }
 
-/// Whether the store accepts changes; one without ClusterInformation does.
-pub(crate) fn is_ready(call: &Call) -> Result<bool, CniError> {
+/// For STATUS: whether an ADD would find all that it needs beside addresses. Writes nothing.
+///
+/// # Errors
+/// As [`for_add`].
+pub(crate) fn for_status(call: &Call) -> Result<(), CniError> {
     let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
-    let planned = drive(store.as_ref(), &mut View::new(), call.deadline, |view| ready(view).map(Plan::Done));
-    planned.map(|(ready, _)| ready).map_err(plan_error)
+    let is_cluster = call.is_cluster();
+    if is_cluster {
+        node::required(call.req)?;
+        store.barrier(call.deadline).map_err(|e| failure::store(&e))?;
+    }
+    let planned =
+        drive(store.as_ref(), &mut View::new(), call.deadline, |view| match plan_node(view, call)? {
+            Plan::Commit(_, ()) | Plan::Done(()) => Ok(Plan::Done(())),
+        });
+    planned.map(|_| ()).map_err(plan_error)
 }
 
 fn plan_node(view: &View, call: &Call) -> Result<Plan<()>, Stop<CniError>> {
     let key = keys::node(&call.node);
     view.require([Query::Get(keys::cluster_information()), Query::Get(key.clone())])?;
-    if !ready(view)? {
-        return Err(Stop::Fail(not_ready()));
-    }
+    refuse_unready(view, call).map_err(in_cni)?;
     if view.get(&key)?.is_some() {
         return Ok(Plan::Done(()));
+    }
+    if call.is_cluster() {
+        return Err(Stop::Fail(no_node(call)));
     }
     let mut node = Node::new(&call.node, NodeSpec::default());
     node.metadata.creation_timestamp = Some(time::rfc3339(call.clock.wall_ns));
@@ -43,17 +62,51 @@ fn plan_node(view: &View, call: &Call) -> Result<Plan<()>, Stop<CniError>> {
     Ok(Plan::Commit(vec![Write { key, expect: Expect::Absent, value: Some(node.encode()) }], ()))
 }
 
-fn ready(view: &View) -> Result<bool, Stop<CniError>> {
-    let key = keys::cluster_information();
-    let Some(entry) = view.get(&key)? else { return Ok(true) };
-    match ClusterInformation::decode(&key, &entry.value) {
-        Ok(info) => Ok(info.spec.datastore_ready.unwrap_or(true)),
-        Err(e) => Err(Stop::Fail(CniError::new(Code::StoreDamaged, e.to_string()))),
+/// A plan of the allocator, if the store takes changes now. What both need to know is asked for at once.
+pub(crate) fn gated<T>(
+    call: &Call,
+    view: &View,
+    planned: Result<Plan<T>, Stop<IpamError>>,
+) -> Result<Plan<T>, Stop<IpamError>> {
+    match (refuse_unready(view, call), planned) {
+        (Err(Stop::Need(mut gate)), Err(Stop::Need(plan))) => {
+            gate.extend(plan);
+            Err(Stop::Need(gate))
+        }
+        (Err(stop), _) => Err(stop),
+        (Ok(()), planned) => planned,
     }
 }
 
-pub(crate) fn not_ready() -> CniError {
-    CniError::try_again("the datastore is not ready: a migration or an upgrade is running; try again")
+/// A cluster that was never initialised is not ready; a host's own store without the object is.
+fn refuse_unready(view: &View, call: &Call) -> Result<(), Stop<IpamError>> {
+    let key = keys::cluster_information();
+    let ready = match view.get(&key)? {
+        None => !call.is_cluster(),
+        Some(entry) => {
+            let info = ClusterInformation::decode(&key, &entry.value);
+            info.map_err(|e| Stop::Fail(IpamError::Damaged(e)))?.spec.datastore_ready == Some(true)
+        }
+    };
+    if ready { Ok(()) } else { Err(Stop::Fail(IpamError::NotReady)) }
+}
+
+fn in_cni(stop: Stop<IpamError>) -> Stop<CniError> {
+    match stop {
+        Stop::Need(queries) => Stop::Need(queries),
+        Stop::Fail(error) => Stop::Fail(failure::ipam(&error)),
+    }
+}
+
+fn no_node(call: &Call) -> CniError {
+    CniError::new(
+        Code::TryAgain,
+        format!(
+            "node {:?} is not known to the cluster; is the host's agent (percaled or calico-node) running, \
+             and is that the node's name there?",
+            call.node
+        ),
+    )
 }
 
 fn plan_error(error: DriveError<CniError>) -> CniError {

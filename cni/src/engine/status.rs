@@ -24,9 +24,7 @@ pub(crate) fn status(call: &Call) -> Result<(), CniError> {
         Err(e) => return Err(unavailable(e.into_cni())),
         Ok(_) => {}
     }
-    if !ready::is_ready(call).map_err(unavailable)? {
-        return Err(unavailable(ready::not_ready()));
-    }
+    ready::for_status(call).map_err(unavailable)?;
     has_room(call, &own)
 }
 

@@ -82,7 +82,7 @@ impl Host {
         let dir = tempfile::Builder::new().prefix("percale-host-").tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let mut all = json!({
-            "cniVersion": "1.0.0", "name": "pods", "type": "percale", "nodename": node,
+            "cniVersion": "1.0.0", "name": "pods", "type": "percale", "nodename": node, "nodename_file_optional": true,
             "state_dir": at("state"), "attachment_dir": at("attachments"), "ipam_lock_file": at("ipam.lock"),
             "log_file_path": at("cni.log"), "daemon_socket": "",
         });

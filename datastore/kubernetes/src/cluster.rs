@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::error::Failure;
+use crate::generation::Generation;
 use crate::link::{Answer, Call, Calls, Link};
 use crate::object::Object;
 use crate::place::Place;
@@ -15,6 +16,7 @@ const REMEMBERED: usize = 512;
 
 pub(crate) struct Cluster {
     pub link: Link,
+    pub generation: Generation,
     subject: String,
     /// Objects as last read or written: a write must send again what others keep in them. By key;
     /// of use only where the revision is the expected one.
@@ -24,7 +26,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub async fn new(config: &Config) -> Result<Self, Failure> {
         let seen = Mutex::new(HashMap::new());
-        Ok(Self { link: Link::new(config).await?, subject: config.subject(), seen })
+        let (link, generation) = (Link::new(config).await?, Generation::default());
+        Ok(Self { link, generation, subject: config.subject(), seen })
     }
 
     pub fn subject(&self) -> &str {

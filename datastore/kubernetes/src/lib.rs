@@ -6,6 +6,7 @@
 //!      └─ Cluster ── link: HTTP over TLS, token, retries within the deadline ── config: kubeconfig, account
 //!           │
 //!           ├ read:  get, list, keys      object ── key and JSON of etcd's model <-> custom resource
+//!           ├ generation: are these still the resources that count
 //!           ├ write: commit, in order        └ place ── key <-> resource and name ── name: hashes, name rules
 //!           └ watch: list, then follow, again and again
 //! ```
@@ -17,6 +18,7 @@ mod cluster;
 mod config;
 mod endpoint;
 mod error;
+mod generation;
 mod link;
 mod name;
 mod object;
@@ -118,15 +120,20 @@ impl Store for Kubernetes {
     }
 
     fn commit_each(&self, writes: &[Write], deadline: Deadline) -> Result<Vec<Revision>, CommitError> {
-        match self.run("write to Kubernetes", deadline, write::commit(&self.cluster, writes))? {
+        let outcome = self.run("write to Kubernetes", deadline, async {
+            self.cluster.generation.check(&self.cluster.link).await?;
+            write::commit(&self.cluster, writes).await
+        });
+        match outcome? {
             write::Outcome::Done(revisions) => Ok(revisions),
             write::Outcome::Conflict { applied, current } => Err(CommitError::Conflict { applied, current }),
         }
     }
 
-    /// A read asks the majority of the server's etcd, so what it saw is durable already.
-    fn barrier(&self, _deadline: Deadline) -> Result<(), Error> {
-        Ok(())
+    /// A read asks the majority of the server's etcd, so what it saw is durable already; if it is still
+    /// what counts (see `generation`).
+    fn barrier(&self, deadline: Deadline) -> Result<(), Error> {
+        self.run("look at Kubernetes", deadline, self.cluster.generation.check(&self.cluster.link))
     }
 
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error> {

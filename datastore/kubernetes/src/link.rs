@@ -199,6 +199,17 @@ impl Link {
         Ok((response.status().as_u16(), response.into_body()))
     }
 
+    /// Sends once, whatever the answer.
+    pub async fn once(&self, call: &Call) -> Result<(u16, Vec<u8>), Failure> {
+        let exchange = async {
+            let response = self.send(call).await?;
+            let code = response.status().as_u16();
+            let body = response.into_body().collect().await.map_err(|e| Failure::transport(&e))?;
+            Ok((code, body.to_bytes().to_vec()))
+        };
+        timeout(ANSWER, exchange).await.unwrap_or_else(|_| Err(Failure::late()))
+    }
+
     async fn attempt(&self, call: &Call) -> Result<Result<(u16, Vec<u8>), Again>, Failure> {
         let exchange = async {
             let response = self.send(call).await?;
