@@ -42,6 +42,11 @@ impl Bins {
         &self.dir
     }
 
+    /// The plugin for cluster stores.
+    pub fn percale_cluster(&self) -> PathBuf {
+        self.dir.join("percale-cluster")
+    }
+
     pub fn percalectl(&self) -> PathBuf {
         self.dir.join("percalectl")
     }

@@ -10,6 +10,7 @@
 //! | [`conf`] | configurations of our plugin and of its peers |
 //! | [`cnirun`] | a runtime in small: chains, cached results, every verb |
 //! | [`probe`] | TCP and UDP between two namespaces, up to the full MTU |
+//! | [`cluster`], [`bridge`] | a real API server and etcd, and a node's way to them |
 //! | [`clean`] | what must hold once every pod is gone |
 //! | [`containerd`], [`podman`], [`cnitool`] | the real clients |
 //! | [`installer`] | `percale-install` in a bed |
@@ -20,7 +21,9 @@
 pub mod bed;
 pub mod bench;
 pub mod bins;
+pub mod bridge;
 pub mod clean;
+pub mod cluster;
 pub mod cnirun;
 pub mod cnitool;
 pub mod conf;

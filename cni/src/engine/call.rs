@@ -64,6 +64,8 @@ pub(crate) struct Call<'a> {
     is_cluster: OnceCell<bool>,
     /// What was read of the store a moment ago.
     known: RefCell<View>,
+    /// What the attachment owes since an earlier DEL.
+    debts: RefCell<Vec<datastore::journal::Id>>,
     /// The store did not take a release of this call.
     owes: Cell<bool>,
     record: RefCell<&'a mut log::Call>,
@@ -93,6 +95,7 @@ impl<'a> Call<'a> {
             store: OnceCell::new(),
             is_cluster: OnceCell::new(),
             known: RefCell::default(),
+            debts: RefCell::default(),
             owes: Cell::new(false),
             record: RefCell::new(record),
         })
@@ -146,6 +149,14 @@ impl<'a> Call<'a> {
     /// What was read, once.
     pub fn known(&self) -> View {
         self.known.take()
+    }
+
+    pub fn set_debts(&self, debts: Vec<datastore::journal::Id>) {
+        self.debts.replace(debts);
+    }
+
+    pub fn take_debts(&self) -> Vec<datastore::journal::Id> {
+        self.debts.take()
     }
 
     /// Notes that the store is of no use just now, so that nothing more is tried with it.

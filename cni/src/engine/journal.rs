@@ -68,17 +68,27 @@ fn unseen(at: &Attachment, ip: IpAddr) -> Owed {
     Owed { ip, handle: at.handle(), attrs: at.attributes(), sequence: 0 }
 }
 
-/// Before an ADD: an attachment that owes a release keeps what it still holds, and what others owe is
-/// carried out, for it may be what this ADD needs.
+/// Before an ADD: what others owe is carried out, for it may be what this ADD needs. An attachment that
+/// owes a release itself keeps what it still holds; see [`forgive`].
 pub(crate) fn cancel(call: &Call) {
     let Some((journal, pending)) = pending(call) else { return };
     let (own, others): (Vec<_>, Vec<_>) = pending.into_iter().partition(|(_, entry)| is_of(entry, call.at()));
-    for (id, _) in own {
-        if let Err(e) = journal.done(id) {
-            call.note(&format!("journal: {e}"));
-        }
-    }
+    call.set_debts(own.into_iter().map(|(id, _)| id).collect());
     carry_out(call, &journal, others);
+}
+
+/// The attachment has its addresses again, so it owes them no longer. Not before that is committed: an
+/// ADD that fails must leave the debt.
+pub(crate) fn forgive(call: &Call) {
+    let debts = call.take_debts();
+    if debts.is_empty() {
+        return;
+    }
+    let journal = Journal::open(&call.req.paths.state_dir);
+    let done = journal.and_then(|journal| debts.into_iter().try_for_each(|id| journal.done(id)));
+    if let Err(e) = done {
+        call.note(&format!("journal: {e}"));
+    }
 }
 
 /// Carries out what is owed to this store, oldest first, as far as it goes.

@@ -2,7 +2,7 @@
 
 use super::addresses::{self, Own, Role};
 use super::call::Call;
-use super::{failure, ready};
+use super::{failure, journal, ready};
 use cni_protocol::{Attachment, CniError};
 use datastore::embedded::Mode;
 use datastore::{Store, drive};
@@ -66,6 +66,7 @@ pub(crate) fn assign(call: &Call, own: &Own, request: &Assign) -> Result<Assigne
         // Whoever wrote it may have died before its sync.
         store.barrier(call.deadline).map_err(|e| failure::store(&e))?;
     }
+    journal::forgive(call);
     Ok(assigned)
 }
 

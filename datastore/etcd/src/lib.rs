@@ -50,7 +50,7 @@ impl Etcd {
     /// `Invalid`: the configuration itself. `Unreachable`, `Timeout`: no endpoint answers. `Denied`:
     /// user, password, certificate or permissions are refused.
     pub fn open(config: &Config, deadline: Deadline) -> Result<Self, Error> {
-        let invalid = |failure: Failure| failure.into_error("open etcd", &config.subject());
+        let invalid = |failure: Failure| failure.into_error("open", &config.subject());
         let cluster = Arc::new(Cluster::new(config).map_err(invalid)?);
         let runtime = Runtime::start().map_err(|e| invalid(Failure::os(&e)))?;
         let id =
@@ -78,22 +78,22 @@ impl Store for Etcd {
     }
 
     fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error> {
-        self.run("read from etcd", deadline, read::get(&self.cluster, keys))
+        self.run("read from", deadline, read::get(&self.cluster, keys))
     }
 
     fn list(&self, prefix: &str, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        self.run("list etcd", deadline, read::list(&self.cluster, prefix))
+        self.run("list", deadline, read::list(&self.cluster, prefix))
     }
 
     fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error> {
-        self.run("list etcd", deadline, read::keys(&self.cluster, prefix))
+        self.run("list", deadline, read::keys(&self.cluster, prefix))
     }
 
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
         let txn =
-            txn::of(writes).map_err(|failure| failure.into_error("write to etcd", self.cluster.subject()))?;
+            txn::of(writes).map_err(|failure| failure.into_error("write to", self.cluster.subject()))?;
         let answer = self.run(
-            "write to etcd",
+            "write to",
             deadline,
             self.cluster.write(|mut kv| {
                 let txn = txn.clone();

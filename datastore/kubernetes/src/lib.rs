@@ -44,7 +44,7 @@ pub const MAX_WRITES: usize = 100;
 /// Most bytes of one value (the server refuses requests above 3 MiB, its etcd above 1.5 MiB).
 pub const MAX_VALUE: usize = 1 << 20;
 
-const OPEN: &str = "open Kubernetes";
+const OPEN: &str = "open";
 
 /// A store in a Kubernetes cluster.
 pub struct Kubernetes {
@@ -103,15 +103,15 @@ impl Store for Kubernetes {
     }
 
     fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error> {
-        self.run("read from Kubernetes", deadline, read::get(&self.cluster, keys))
+        self.run("read from", deadline, read::get(&self.cluster, keys))
     }
 
     fn list(&self, prefix: &str, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        self.run("list Kubernetes", deadline, read::list(&self.cluster, prefix))
+        self.run("list", deadline, read::list(&self.cluster, prefix))
     }
 
     fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error> {
-        self.run("list Kubernetes", deadline, read::keys(&self.cluster, prefix))
+        self.run("list", deadline, read::keys(&self.cluster, prefix))
     }
 
     /// The answer is the newest revision.
@@ -120,7 +120,7 @@ impl Store for Kubernetes {
     }
 
     fn commit_each(&self, writes: &[Write], deadline: Deadline) -> Result<Vec<Revision>, CommitError> {
-        let outcome = self.run("write to Kubernetes", deadline, async {
+        let outcome = self.run("write to", deadline, async {
             self.cluster.generation.check(&self.cluster.link).await?;
             write::commit(&self.cluster, writes).await
         });
@@ -133,13 +133,12 @@ impl Store for Kubernetes {
     /// A read asks the majority of the server's etcd, so what it saw is durable already; if it is still
     /// what counts (see `generation`).
     fn barrier(&self, deadline: Deadline) -> Result<(), Error> {
-        self.run("look at Kubernetes", deadline, self.cluster.generation.check(&self.cluster.link))
+        self.run("look at", deadline, self.cluster.generation.check(&self.cluster.link))
     }
 
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error> {
         let watcher = watch::Watcher::start(&self.runtime, &self.cluster, prefix);
-        let watcher =
-            watcher.map_err(|failure| failure.into_error("watch Kubernetes", self.cluster.subject()))?;
+        let watcher = watcher.map_err(|failure| failure.into_error("watch", self.cluster.subject()))?;
         Ok(Box::new(watcher))
     }
 }

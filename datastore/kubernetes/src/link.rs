@@ -20,7 +20,7 @@ use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -29,7 +29,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 /// Bound on connecting.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How long a server that cannot be reached is tried again; one that is silent, twice.
+/// How long a server that cannot be reached is tried again; one that has answered before and is silent, twice.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Pauses between attempts, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -58,6 +58,8 @@ pub(crate) struct Link {
     token: Token,
     /// See [`Config::watch_silence`].
     pub watch_silence: Duration,
+    /// Whether the server ever answered.
+    answered: AtomicBool,
     /// Why the last attempt of a call that goes on was of no use.
     trouble: Mutex<Option<String>>,
     gets: AtomicU64,
@@ -139,6 +141,7 @@ impl Link {
             client: client(&config).map_err(|e| Failure::invalid(e.to_string()))?,
             token: Token::new(source),
             watch_silence,
+            answered: AtomicBool::new(false),
             trouble: Mutex::new(None),
             gets: AtomicU64::new(0),
             lists: AtomicU64::new(0),
@@ -163,12 +166,15 @@ impl Link {
         for attempt in 0_u32.. {
             let again = match self.attempt(call).await? {
                 Ok((code, body)) => {
+                    self.answered.store(true, Ordering::Relaxed);
                     self.set_trouble(None);
                     return Ok(Answer { code, body, repeated });
                 }
                 Err(again) => again,
             };
-            if again.lost && attempt > 0 && began.elapsed() + pause > PATIENCE {
+            // A kept connection may be stale, one that was made just now is not.
+            let once_more = attempt == 0 && self.answered.load(Ordering::Relaxed);
+            if again.lost && !once_more && began.elapsed() + pause > PATIENCE {
                 return Err(again.failure);
             }
             self.set_trouble(Some(again.failure.detail));

@@ -107,7 +107,7 @@ impl Speaker {
 
     async fn complain(&mut self, failure: Failure) -> Result<(), Stop> {
         if std::mem::replace(&mut self.healthy, false) {
-            let error = failure.into_error("watch Kubernetes", &self.subject);
+            let error = failure.into_error("watch", &self.subject);
             self.events.send(Err(error)).await.map_err(|_| Stop::Unheard)?;
         }
         sleep(self.pause).await;
