@@ -107,6 +107,7 @@ impl Own {
             sticky: conf.ipam.sticky.then(|| leases::sticky_name(call)),
             max_blocks: conf.ipam.max_blocks_per_host,
             create_pools: self.create_pools.clone(),
+            namespace: None,
         }
     }
 }
