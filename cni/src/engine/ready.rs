@@ -39,10 +39,9 @@ pub(crate) fn for_status(call: &Call) -> Result<(), CniError> {
         node::required(call.req)?;
         store.barrier(call.deadline).map_err(|e| failure::store(&e))?;
     }
-    let planned =
-        drive(store.as_ref(), &mut View::new(), call.deadline, |view| match plan_node(view, call)? {
-            Plan::Commit(_, ()) | Plan::Done(()) => Ok(Plan::Done(())),
-        });
+    let planned = drive(store.as_ref(), &mut View::new(), call.deadline, |view| {
+        plan_node(view, call).map(|_| Plan::Done(()))
+    });
     planned.map(|_| ()).map_err(plan_error)
 }
 
