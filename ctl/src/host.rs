@@ -4,7 +4,7 @@ use crate::session::Places;
 use anyhow::{Context as _, Result};
 use cni_protocol::Attachment;
 use datastore::lock::AttachmentLock;
-use ipam::audit::HostFacts;
+use ipam::audit::{HostFacts, Witness};
 use ipam::{Context, Held, Now};
 use model::Scope;
 use netlink::{Link, Netns, NetnsError, Nl, RETIRED_GROUP, RouteKind, UNFINISHED_GROUP};
@@ -64,6 +64,8 @@ impl Host {
             links: owners.map(|at| (at.handle(), at.ifname)).collect(),
             routed: routed(&unsettled, links)?,
             netns,
+            witness: Witness::Nothing,
+            now_ns: self.wall_ns,
         })
     }
 }

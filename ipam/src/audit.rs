@@ -8,9 +8,11 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+mod broken;
 mod judge;
 mod objects;
 mod repair;
+mod witness;
 
 /// What one host knows about its attachments, gathered after the allocations were read. Only what was looked at is listed: an allocation
 /// whose namespace is not in `netns` is not judged by it.
@@ -25,6 +27,21 @@ pub struct HostFacts {
     pub links: BTreeSet<(String, String)>,
     /// Addresses that this host routes to a living link.
     pub routed: BTreeSet<IpAddr>,
+    /// What the store knows of the owners.
+    pub witness: Witness,
+    /// The wall clock, in nanoseconds since 1970.
+    pub now_ns: u64,
+}
+
+/// Which objects of the store tell whether an address's owner exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Witness {
+    #[default]
+    Nothing,
+    /// Kubernetes' pods.
+    Pods,
+    /// Workload endpoints.
+    Endpoints,
 }
 
 /// Something wrong, as `percalectl ipam check` prints it.
@@ -62,8 +79,10 @@ pub struct Report {
     /// Addresses in use, tunnel addresses too.
     pub allocations: usize,
     pub blocks: usize,
-    /// Neither namespace nor host link lives.
+    /// Proven twice to have no owner: neither namespace nor host link lives, node and pod are gone.
     pub leaked: Vec<Item>,
+    /// Only one proof: not counted as wrong, and never repaired.
+    pub suspected: Vec<Item>,
     /// In two blocks at once.
     pub duplicated: Vec<Item>,
     /// Handles that hold nothing.
@@ -74,12 +93,12 @@ pub struct Report {
     pub handle_counts: Vec<Item>,
     /// Addresses that are neither taken nor in a block's queue; blocks without their affinity.
     pub lost: Vec<Item>,
-    /// Objects that cannot be read.
+    /// Objects that cannot be read, or not be used as they are.
     pub damaged: Vec<Item>,
 }
 
 impl Report {
-    /// Every item, kind by kind.
+    /// Every item that is wrong, kind by kind.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
         let kinds = [
             &self.leaked,

@@ -4,7 +4,7 @@
 mod cluster;
 
 use cluster::{Cluster, ask, handle, ip, map, net, request};
-use ipam::audit::{HostFacts, Report, audit, plan_repair};
+use ipam::audit::{HostFacts, Report, Witness, audit, plan_repair};
 use ipam::sim::SimStore;
 use model::store::Plan;
 use model::{Affinity, AffinityState, Attribute, Block, Family, Handle, Stored, keys};
@@ -102,7 +102,7 @@ fn without_a_recorded_namespace_it_only_reports() {
     gone.attrs.remove("netns");
     cluster.assign("a", &gone).unwrap();
     let report = repair(&mut cluster, &facts());
-    let mut found = reasons(&report.leaked);
+    let mut found = reasons(&report.suspected);
     found.sort_unstable();
     assert_eq!(
         found,
@@ -111,7 +111,9 @@ fn without_a_recorded_namespace_it_only_reports() {
             "node gone-node does not exist"
         ]
     );
-    assert!(report.leaked.iter().all(|item| !item.repairable));
+    assert!(report.suspected.iter().all(|item| !item.repairable));
+    // The node's claim apart, it is no finding.
+    assert_eq!(report.items().count(), 0, "{report:?}");
 }
 
 #[test]
@@ -302,4 +304,178 @@ fn the_report_prints_as_documented() {
         assert_eq!(json[name], serde_json::json!([]));
     }
     assert_eq!(ip("10.0.0.1").to_string(), "10.0.0.1");
+}
+
+/// A pod as Kubernetes stores it, on node `a` unless said otherwise.
+fn pod(cluster: &mut Cluster, name: &str, node: &str, uid: &str, ip: &str) {
+    let pod = serde_json::json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": uid},
+        "spec": {"nodeName": node}, "status": {"podIPs": [{"ip": ip}]},
+    });
+    cluster.store.put(&model::pod::key("ns", name), pod.to_string().into_bytes());
+}
+
+/// What a Calico wrote for a pod: no namespace, no interface.
+fn of_calico(cluster: &mut Cluster, node: &str, pod: &str, timestamp: &str) -> std::net::IpAddr {
+    let mut request = request("a", pod, &[ask(V4)]);
+    request.attrs =
+        map(&[("node", node), ("pod", pod), ("namespace", "ns"), ("poduid", "u1"), ("timestamp", timestamp)]);
+    cluster.assign("a", &request).unwrap().addresses[0].ip
+}
+
+const LONG_AGO: &str = "2021-02-22 10:00:00.5 +0000 UTC";
+
+fn with_pods() -> HostFacts {
+    HostFacts { witness: Witness::Pods, now_ns: 1_700_000_000_000_000_000, ..facts() }
+}
+
+// REQ: A-12
+#[test]
+fn two_proofs_make_a_leak_and_one_makes_a_suspicion() {
+    let mut cluster = cluster();
+    cluster.del("a", "dead");
+    let expected = [
+        // Node, pod that exists (node, uid, with its address), when given, verdict.
+        ("a", None, LONG_AGO, "leaked"),
+        ("a", Some(("a", "u1", true)), LONG_AGO, ""),
+        ("a", Some(("a", "u2", true)), LONG_AGO, "leaked"),
+        ("a", Some(("b", "u1", true)), LONG_AGO, "leaked"),
+        ("a", Some(("a", "u1", false)), LONG_AGO, "leaked"),
+        ("a", None, "2023-11-14 22:13:00 +0000 UTC", "suspected"),
+        ("b", None, LONG_AGO, "suspected"),
+        ("b", Some(("b", "u1", true)), LONG_AGO, ""),
+        ("gone", None, LONG_AGO, "leaked"),
+        ("gone", Some(("gone", "u1", true)), LONG_AGO, ""),
+    ];
+    for (number, (node, exists, given, _)) in expected.iter().enumerate() {
+        let name = format!("p{number}");
+        let ip = of_calico(&mut cluster, node, &name, given).to_string();
+        if let Some((runs_on, uid, own)) = exists {
+            pod(&mut cluster, &name, runs_on, uid, if *own { &ip } else { "192.0.2.1" });
+        }
+    }
+    let report = check(&mut cluster, &with_pods());
+    for (number, (.., verdict)) in expected.iter().enumerate() {
+        let of = |items: &[ipam::audit::Item]| {
+            items.iter().any(|i| i.handle == Some(handle(&format!("p{number}"))))
+        };
+        let found = (of(&report.leaked), of(&report.suspected));
+        assert_eq!(found, (*verdict == "leaked", *verdict == "suspected"), "{number}: {report:#?}");
+    }
+    let repaired = repair(&mut cluster, &with_pods());
+    assert!(repaired.clean() && repaired.suspected.len() == 2, "{repaired:#?}");
+    assert_eq!(repaired.allocations, 6);
+}
+
+#[test]
+fn an_endpoint_vouches_for_its_containers_address() {
+    let mut cluster = cluster();
+    cluster.del("a", "dead");
+    for name in ["c1", "c2"] {
+        of_calico(&mut cluster, "a", name, LONG_AGO);
+    }
+    let mut endpoint = model::WorkloadEndpointSpec::default();
+    (endpoint.container_id, endpoint.node) = ("c1".into(), "a".into());
+    let value = serde_json::json!({"kind": "WorkloadEndpoint", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "a-cni-c1-eth0", "namespace": "default"}, "spec": endpoint});
+    let key = model::endpoint::key("default", "a-cni-c1-eth0");
+    cluster.store.put(&key, value.to_string().into_bytes());
+    let facts = HostFacts { witness: Witness::Endpoints, ..with_pods() };
+    let report = check(&mut cluster, &facts);
+    let leaked: Vec<_> = report.leaked.iter().filter_map(|item| item.handle.clone()).collect();
+    assert_eq!(leaked, [handle("c2")], "{report:#?}");
+}
+
+#[test]
+fn virtual_machines_keep_their_addresses() {
+    let mut cluster = cluster();
+    cluster.del("a", "dead");
+    let mut machine = request("a", "x", &[ask(V4)]);
+    machine.handle = "k8s-pod-network.vmi.ns.vm".into();
+    machine.attrs = map(&[("node", "gone"), ("pod", "virt-launcher"), ("namespace", "ns")]);
+    cluster.assign("a", &machine).unwrap();
+    let report = check(&mut cluster, &with_pods());
+    assert!(report.clean() && report.suspected.is_empty(), "{report:#?}");
+}
+
+/// Changes the JSON of the first block.
+fn harm(cluster: &mut Cluster, change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let key = keys::block(&cluster.scope, &net(&cluster.claims("a", V4)[0]));
+    let mut block: serde_json::Value =
+        serde_json::from_slice(&cluster.store.entry(&key).unwrap().value).unwrap();
+    change(&mut block);
+    cluster.store.put(&key, block.to_string().into_bytes());
+    key
+}
+
+#[test]
+fn broken_objects_are_named_and_put_right_where_no_guess_is_needed() {
+    type Harm = fn(&mut serde_json::Value);
+    let cases: [(&str, Harm, bool); 6] = [
+        ("repeated ordinals", |b| b["unallocated"] = serde_json::json!([2, 2, 3]), true),
+        ("a taken ordinal in the queue", |b| b["unallocated"] = serde_json::json!([0, 2, 3]), true),
+        ("an ordinal out of range", |b| b["unallocated"] = serde_json::json!([2, 9]), true),
+        ("a short block", |b| b["allocations"] = serde_json::json!([0, null]), false),
+        ("an attribute out of range", |b| b["allocations"][1] = serde_json::json!(7), false),
+        ("marked as deleted", |b| b["deleted"] = serde_json::json!(true), false),
+    ];
+    for (name, change, curable) in cases {
+        let mut cluster = cluster();
+        cluster.del("a", "dead");
+        let key = harm(&mut cluster, change);
+        let report = check(&mut cluster, &facts());
+        assert_eq!(report.damaged.len(), 1, "{name}: {report:#?}");
+        assert!(report.damaged[0].reason.contains(&key), "{name}: {report:#?}");
+        assert_eq!(report.damaged[0].repairable, curable, "{name}: {report:#?}");
+        let repaired = repair(&mut cluster, &facts());
+        assert_eq!(repaired.clean(), curable, "{name}: {repaired:#?}");
+        if curable {
+            assert_eq!(cluster.held("live").len(), 1, "{name}");
+            assert_eq!(cluster.fill("a", "more", 3).len(), 3, "{name}");
+        }
+    }
+}
+
+#[test]
+fn handles_and_claims_that_cannot_be_read_are_made_anew() {
+    let mut cluster = cluster();
+    cluster.del("a", "dead");
+    let own = net(&cluster.claims("a", V4)[0]);
+    let scope = cluster.scope.clone();
+    let marked = br#"{"block":{"10.0.0.0/30":1},"deleted":true}"#;
+    let broken = [
+        (keys::handle(&scope, "net.live"), &b"garbage"[..]),
+        (keys::handle(&scope, "net.odd\r\neth0"), br#"{"block":{"10.0.0.0/30":1}}"#),
+        (keys::handle(&scope, "net.marked"), marked),
+        (keys::affinity(&scope, "a", &own), b"[]"),
+        (keys::affinity(&scope, "b", &own), br#"{"state":"dubious"}"#),
+    ];
+    for (key, value) in &broken {
+        cluster.store.put(key, value.to_vec());
+    }
+    let report = check(&mut cluster, &facts());
+    assert_eq!(report.damaged.len(), broken.len(), "{report:#?}");
+    assert!(repair(&mut cluster, &facts()).clean());
+    assert_eq!(cluster.del("a", "live").len(), 1);
+    assert_eq!((cluster.claims("a", V4).len(), cluster.claims("b", V4).len()), (1, 0));
+}
+
+// REQ: A-05
+// REQ: A-06
+#[test]
+fn empty_blocks_of_a_deleted_node_are_given_up_though_others_are_in_use_and_the_pool_is_gone() {
+    let mut cluster = cluster();
+    cluster.del("a", "dead");
+    let names: Vec<String> = (0..9).map(|n| format!("p{n}")).collect();
+    for name in &names {
+        cluster.add("gone", name, V4).unwrap();
+    }
+    names.iter().skip(1).for_each(|name| drop(cluster.del("gone", name)));
+    cluster.store.delete(&keys::pool("pool"));
+    assert_eq!(cluster.claims("gone", V4).len(), 3);
+    repair(&mut cluster, &facts());
+    assert_eq!(cluster.claims("gone", V4).len(), 1, "the one in use is left to its owner");
+    let given_up = cluster.run("a", |v, cx| ipam::plan_release_affinities(v, cx, "gone", false)).unwrap();
+    assert_eq!((given_up.released.len(), cluster.claims("gone", V4).len()), (1, 0));
+    assert_eq!(cluster.held("p0").len(), 1);
 }

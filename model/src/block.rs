@@ -268,6 +268,21 @@ impl Block {
     }
 }
 
+/// A stored block whose queue of free addresses, or whose sequence numbers, contradict its
+/// allocations: the allocations are kept as they are, and the rest made to agree with them. `None` if
+/// anything else is wrong with it, for then nobody can tell who holds what.
+pub fn mend(key: &str, value: &[u8]) -> Option<Block> {
+    let mut block: Block = json(value).ok()?;
+    block.check_cidr(key).and_then(|()| block.check_allocations()).ok()?;
+    let mut queued: Vec<bool> = block.allocations.iter().map(Option::is_some).collect();
+    let free = |ordinal: &u32| queued.get_mut(*ordinal as usize).is_some_and(|q| !std::mem::replace(q, true));
+    block.unallocated.retain(free);
+    block.unallocated.extend((0..).zip(&queued).filter(|(_, queued)| !**queued).map(|(ordinal, _)| ordinal));
+    let size = block.size();
+    block.sequence_for_allocation.retain(|key, _| key.parse::<u32>().is_ok_and(|o| (o as usize) < size));
+    block.check(key).is_ok().then_some(block)
+}
+
 /// Who a block is affine to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner<'a> {

@@ -50,9 +50,54 @@ pub fn go_string(unix_ns: u64) -> String {
     format!("{} {}{fraction} +0000 UTC", date(&c), clock(&c))
 }
 
+/// Nanoseconds since 1970 of a time as [`go_string`] has it, in any zone; what follows the zone's
+/// offset does not matter.
+pub fn parse_go_string(text: &str) -> Option<u64> {
+    let mut words = text.split(' ');
+    let (date, clock, zone) = (words.next()?, words.next()?, words.next()?);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(clock, ':')?;
+    if !(1970..=2554).contains(&year) || !(1..=12).contains(&month) || fraction.len() > 9 {
+        return None;
+    }
+    let fraction: u64 = format!("{fraction:0<9}").parse().ok()?;
+    let (sign, offset) = zone.split_at_checked(1)?;
+    let offset: i64 = offset.parse().ok().filter(|offset| (0..=1400).contains(offset))?;
+    let offset = (offset / 100 * 60 + offset % 100) * 60 * if sign == "-" { -1 } else { 1 };
+    let seconds = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
+    seconds.checked_add_signed(-offset)?.checked_mul(1_000_000_000)?.checked_add(fraction)
+}
+
+fn numbers(text: &str, between: char) -> Option<[u64; 3]> {
+    let numbers: Option<Vec<u64>> = text.split(between).map(|n| n.parse().ok()).collect();
+    numbers?.try_into().ok().filter(|numbers: &[u64; 3]| numbers.iter().all(|n| *n < 10_000))
+}
+
+/// Days since 1970 of a date after it; the inverse of [`civil`].
+fn days(year: u64, month: u64, day: u64) -> u64 {
+    let (year, shifted) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
+    let day_of_year = (153 * shifted + 2) / 5 + day.max(1) - 1;
+    year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gos_form_is_read_back() {
+        for ns in [0, 951_782_400_000_000_000, 1_613_988_000_123_456_789, 4_107_542_400_120_000_000] {
+            assert_eq!(parse_go_string(&go_string(ns)), Some(ns));
+        }
+        let zoned = "2021-02-22 12:30:00.5 +0230 EET m=+1.5";
+        assert_eq!(parse_go_string(zoned), Some(1_613_988_000_500_000_000));
+        for bad in
+            ["", "x", "2021-02-22", "2021-13-22 10:00:00 +0000", "0000-01-01 00:00:00 +0000", "1 2 3 é"]
+        {
+            assert_eq!(parse_go_string(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn known_moments() {

@@ -13,7 +13,7 @@ use cni_protocol::Attachment;
 use datastore::Store;
 use datastore::embedded::Mode;
 use datastore::lock::AttachmentLock;
-use ipam::audit::{HostFacts, Report};
+use ipam::audit::{HostFacts, Report, Witness};
 use model::Scope;
 
 /// Attachments that are locked at once: each costs a file descriptor.
@@ -78,7 +78,18 @@ pub fn examine(session: &Session, host: &Host, args: &ScopeArgs) -> Result<Findi
 /// Facts are gathered after the allocations were read: what came later is not judged by them.
 pub(super) fn facts(session: &Session, host: &Host, scope: &Scope) -> Result<HostFacts> {
     let held = read(session, |view| ipam::holdings(view, &host.context(scope)))?.held;
-    host.facts(&held, &host::links()?)
+    let facts = host.facts(&held, &host::links()?)?;
+    Ok(HostFacts { witness: witness(&session.store.identity()), ..facts })
+}
+
+/// What a kind of store knows of the owners of addresses: Kubernetes its pods, etcd the endpoints that
+/// the plugins write, the embedded store nothing.
+fn witness(identity: &str) -> Witness {
+    match identity.split(':').next() {
+        Some("kubernetes") => Witness::Pods,
+        Some("etcdv3") => Witness::Endpoints,
+        _ => Witness::Nothing,
+    }
 }
 
 fn owed(session: &Session) -> Result<Vec<Attachment>> {

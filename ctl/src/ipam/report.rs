@@ -16,6 +16,7 @@ pub struct Printed<'a> {
     allocations: usize,
     blocks: usize,
     leaked: Vec<PrintedItem<'a>>,
+    suspected: Vec<PrintedItem<'a>>,
     duplicated: Vec<PrintedItem<'a>>,
     orphan_handles: Vec<PrintedItem<'a>>,
     orphan_affinities: Vec<PrintedItem<'a>>,
@@ -61,6 +62,7 @@ impl<'a> Printed<'a> {
             allocations: sum(|r| r.allocations),
             blocks: sum(|r| r.blocks),
             leaked: items(|r| &r.leaked),
+            suspected: items(|r| &r.suspected),
             duplicated: items(|r| &r.duplicated),
             orphan_handles: items(|r| &r.orphan_handles),
             orphan_affinities: items(|r| &r.orphan_affinities),
@@ -108,10 +110,12 @@ pub fn text(findings: &Findings, fixed: Option<&Fixed>) -> String {
             fixed.links_removed.len()
         );
     }
+    if !findings.clean() || !printed.suspected.is_empty() {
+        text += &items_table(&printed);
+    }
     if findings.clean() {
         return text + "nothing is wrong\n";
     }
-    text += &items_table(&printed);
     let advice = match (findings.repairable(), fixed) {
         (0, _) => String::new(),
         (n, None) => format!("; `percalectl ipam check --fix` repairs {n} of them"),
@@ -128,6 +132,7 @@ fn items_table(printed: &Printed<'_>) -> String {
     let mut table = Table::new(["PROBLEM", "ADDRESS", "HANDLE", "NODE", "SCOPE", "REASON"]);
     let kinds = [
         ("leaked", &printed.leaked),
+        ("suspected", &printed.suspected),
         ("duplicated", &printed.duplicated),
         ("orphan handle", &printed.orphan_handles),
         ("orphan affinity", &printed.orphan_affinities),

@@ -1,30 +1,36 @@
 //! What counts as wrong.
 
 use super::objects::{Claim, Found, Objects};
+use super::witness::Owner;
 use super::{HostFacts, Item, Report, Seen};
 use crate::block::{idle, is_windows_reserved, lost};
 use crate::held::held;
 use crate::request::Held;
 use ipnet::IpNet;
 use model::affinity::{handle_key, is_object_name};
-use model::block::Owner;
-use model::keys::AffinityKind;
+use model::block::Owner as Affine;
+use model::keys::{self, AffinityKind};
 use model::{Attribute, Block};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+/// Nanoseconds that an ADD may take between its first and its last write, generously.
+const LONGEST_ADD_NS: u64 = 300_000_000_000;
+
 pub(super) fn judge(objects: &Objects, facts: &HostFacts) -> Report {
     let (orphan_handles, handle_counts) = handles(objects);
+    let (leaked, suspected) = leaks(objects, facts).into_iter().partition(|item| item.repairable);
     Report {
         allocations: objects.allocated().count(),
         blocks: objects.blocks.len(),
-        leaked: leaks(objects, facts),
+        leaked,
+        suspected,
         duplicated: duplicates(objects),
         orphan_handles,
         orphan_affinities: objects.claims.iter().filter_map(|claim| orphan(objects, claim)).collect(),
         handle_counts,
         lost: lost_ordinals(objects).chain(unclaimed(objects)).collect(),
-        damaged: objects.damaged.clone(),
+        damaged: objects.broken.iter().map(|broken| broken.item(objects)).collect(),
     }
 }
 
@@ -54,33 +60,66 @@ fn leaks(objects: &Objects, facts: &HostFacts) -> Vec<Item> {
 fn judged(block: &Block, ordinal: u32, entry: &Attribute) -> Option<Held> {
     let handle = entry.handle()?;
     let pod = entry.get("type").is_none() && entry.get("node").is_some() && entry.plain();
-    let virtual_block = matches!(block.owner(), Owner::Of(AffinityKind::Virtual, _));
-    (pod && !virtual_block && !is_windows_reserved(handle)).then(|| held(block, ordinal, entry))
+    let virtual_block = matches!(block.owner(), Affine::Of(AffinityKind::Virtual, _));
+    let never = virtual_block || is_windows_reserved(handle) || is_services_or_machines(handle);
+    (pod && !never).then(|| held(block, ordinal, entry))
 }
 
-/// Why an allocation's owner is dead, and whether that is proof enough to free it. `None`: it
-/// lives, or nobody looked.
+/// Handles that outlive pods: load balancers' (`lb-HASH`) and virtual machines'
+/// (`NETWORK.vmi.NAMESPACE.NAME`; modern data model 1.8, 1.9).
+fn is_services_or_machines(handle: &str) -> bool {
+    handle.starts_with("lb-") || handle.contains(".vmi.")
+}
+
+/// Why an allocation's owner seems dead, and whether there are two proofs of it, as freeing it needs.
+/// `None`: it lives, or nobody looked.
 fn dead(objects: &Objects, facts: &HostFacts, held: &Held) -> Option<(String, bool)> {
-    let attr = |name: &str| held.attrs.get(name).map(String::as_str);
-    let node = attr("node")?;
-    if node != facts.host {
-        return (!objects.nodes.contains(node)).then(|| (format!("node {node} does not exist"), false));
+    let node = held.attrs.get("node")?;
+    match objects.owners.of(held) {
+        Owner::Lives => None,
+        owner if node == &facts.host => dead_here(facts, held, owner),
+        owner => dead_elsewhere(objects.nodes.contains(node), node, owner),
     }
+}
+
+/// On another node, of which only the store tells.
+fn dead_elsewhere(node_exists: bool, node: &str, owner: Owner) -> Option<(String, bool)> {
+    match (node_exists, owner) {
+        (false, Owner::Gone(why)) => Some((format!("node {node} does not exist, and {why}"), true)),
+        (false, _) => Some((format!("node {node} does not exist"), false)),
+        (true, Owner::Gone(why)) => Some((why, false)),
+        (true, _) => None,
+    }
+}
+
+/// On this host, whose links, routes and namespaces were looked at.
+fn dead_here(facts: &HostFacts, held: &Held, owner: Owner) -> Option<(String, bool)> {
     if link_lives(facts, held) {
         return None;
     }
-    match (attr("boot_id"), attr("netns")) {
-        (Some(boot), _) if boot != facts.boot_id => {
+    let attr = |name: &str| held.attrs.get(name).map(String::as_str);
+    match (attr("boot_id"), attr("netns"), owner) {
+        (Some(boot), _, _) if boot != facts.boot_id => {
             Some(("it was given before the host's last start, and no link or route is its".to_owned(), true))
         }
-        (_, Some(netns)) => match facts.netns.get(netns) {
+        (_, Some(netns), _) => match facts.netns.get(netns) {
             Some(false) => Some((format!("neither its namespace {netns} nor a host link exists"), true)),
             _ => None,
         },
-        (_, None) => {
+        (_, None, Owner::Gone(why)) => {
+            let settled = is_settled(facts, held);
+            Some((format!("{why}, and no link or route of this host is its"), settled))
+        }
+        (_, None, _) => {
             Some(("no namespace is recorded, and no link or route of this host is its".to_owned(), false))
         }
     }
+}
+
+/// Older than any ADD that may still be at work: what a Calico commits first and completes later.
+fn is_settled(facts: &HostFacts, held: &Held) -> bool {
+    let given = held.attrs.get("timestamp").and_then(|text| model::time::parse_go_string(text));
+    given.is_none_or(|given| facts.now_ns.saturating_sub(given) > LONGEST_ADD_NS)
 }
 
 fn link_lives(facts: &HostFacts, held: &Held) -> bool {
@@ -130,7 +169,9 @@ fn handles(objects: &Objects) -> (Vec<Item>, Vec<Item>) {
             Some(_) => {}
         }
     }
-    let could_be = |id: &&String| !objects.named || is_object_name(id);
+    let could_be = |id: &&String| {
+        (!objects.named || is_object_name(id)) && !objects.is_broken(&handle_key(&objects.scope, id))
+    };
     let missing = actual.keys().filter(|id| !objects.handles.contains_key(*id)).filter(could_be);
     wrong.extend(missing.map(|id| Item {
         handle: Some(id.clone()),
@@ -185,9 +226,10 @@ fn of_block(found: &Found<Block>, reason: String) -> Item {
 fn unclaimed(objects: &Objects) -> impl Iterator<Item = Item> + '_ {
     let claimed = |host: &str, cidr: &IpNet| {
         objects.claims.iter().any(|claim| claim.value.host == host && claim.value.cidr == *cidr)
+            || objects.is_broken(&keys::affinity(&objects.scope, host, cidr))
     };
     objects.blocks.values().filter_map(move |found| match found.value.owner() {
-        Owner::Of(AffinityKind::Host, host) if !claimed(host, &found.value.cidr) => {
+        Affine::Of(AffinityKind::Host, host) if !claimed(host, &found.value.cidr) => {
             let item = of_block(found, format!("the block belongs to {host}, which has no affinity to it"));
             Some(Item { node: Some(host.to_owned()), ..item })
         }

@@ -1,14 +1,23 @@
 //! Everything stored under a scope, decoded as far as it can be.
 
-use super::{HostFacts, Item, Seen};
+use super::broken::{Broken, odd_handle};
+use super::witness::Owners;
+use super::{HostFacts, Seen};
 use crate::block::is_windows_reserved;
 use crate::draft::Step;
 use crate::request::Context;
 use ipnet::IpNet;
 use model::keys::{self, AffinityKind, Key};
 use model::store::{Entry, Query, Revision, View};
-use model::{Affinity, Attribute, Block, DecodeError, Family, Handle, Stored};
+use model::{Affinity, Attribute, Block, Family, Handle, Stored};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Why an object that Calico announced to delete is reported.
+const MARKED: &str = "it is marked as deleted, but exists";
+
+/// Addresses by handle and block.
+type Counts = BTreeMap<String, BTreeMap<IpNet, u32>>;
 
 /// An object and where it was found.
 pub(super) struct Found<T> {
@@ -36,7 +45,9 @@ pub(super) struct Objects {
     pub claims: Vec<Found<Claim>>,
     pub handles: BTreeMap<String, Found<Handle>>,
     pub nodes: BTreeSet<String>,
-    pub damaged: Vec<Item>,
+    pub broken: Vec<Broken>,
+    pub owners: Owners,
+    counts: OnceCell<Counts>,
     /// Keys that handles would have, for those that do not exist.
     pub scope: model::Scope,
     /// Handles have objects only under ids that Kubernetes takes for names.
@@ -52,14 +63,17 @@ impl Objects {
             keys::handles(cx.scope),
         ];
         let nodes = Query::Keys(keys::nodes());
-        view.require(lists.iter().cloned().map(Query::List).chain([nodes]))?;
+        let owners = Owners::query(facts.witness);
+        view.require(lists.iter().cloned().map(Query::List).chain([nodes]).chain(owners))?;
         let mut objects = Self {
             blocks: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             claims: Vec::new(),
             handles: BTreeMap::new(),
             nodes: known_nodes(view, cx, facts)?,
-            damaged: Vec::new(),
+            broken: Vec::new(),
+            counts: OnceCell::new(),
+            owners: Owners::load(view, facts.witness)?,
             scope: cx.scope.clone(),
             named: !cx.transactional && *cx.scope == model::Scope::Cluster,
         };
@@ -73,26 +87,27 @@ impl Objects {
         match keys::parse(&entry.key) {
             Some(Key::Block { cidr, .. }) => self.add_block(cidr, entry),
             Some(Key::Affinity { kind: AffinityKind::Host, name, cidr, .. }) => {
-                if let Some(affinity) = self.decode::<Affinity>(entry)
-                    && !affinity.deleted
-                {
-                    self.claims.push(found(entry, Claim { host: name, cidr }));
+                match self.decode::<Affinity>(entry) {
+                    Some(affinity) if affinity.deleted => self.broken(entry, MARKED),
+                    Some(_) => self.claims.push(found(entry, Claim { host: name, cidr })),
+                    None => {}
                 }
             }
-            Some(Key::Handle { id, .. }) => {
-                if let Some(handle) = self.decode::<Handle>(entry)
-                    && !handle.deleted
-                {
-                    self.handles.insert(id, found(entry, handle));
-                }
-            }
+            Some(Key::Handle { id, .. }) => match self.decode::<Handle>(entry) {
+                Some(handle) if handle.deleted => self.broken(entry, MARKED),
+                Some(handle) => self.add_handle(id, entry, handle),
+                None => {}
+            },
             _ => {}
         }
     }
 
     fn add_block(&mut self, cidr: IpNet, entry: &Entry) {
         match self.decode::<Block>(entry) {
-            Some(block) if block.deleted => {}
+            Some(block) if block.deleted => {
+                self.unreadable.insert(cidr);
+                self.broken(entry, MARKED);
+            }
             Some(block) => {
                 self.blocks.insert(cidr, found(entry, block));
             }
@@ -103,7 +118,30 @@ impl Objects {
     }
 
     fn decode<T: Stored>(&mut self, entry: &Entry) -> Option<T> {
-        T::decode(&entry.key, &entry.value).map_err(|error| self.damaged.push(damaged(&error))).ok()
+        match T::decode(&entry.key, &entry.value) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.broken.push(Broken { entry: entry.clone(), why: error.to_string() });
+                None
+            }
+        }
+    }
+
+    fn broken(&mut self, entry: &Entry, why: &str) {
+        let why = format!("{}: {why}", entry.key);
+        self.broken.push(Broken { entry: entry.clone(), why });
+    }
+
+    fn add_handle(&mut self, id: String, entry: &Entry, handle: Handle) {
+        match odd_handle(&self.scope, entry, &id) {
+            Some(why) => self.broken.push(Broken { entry: entry.clone(), why }),
+            None => drop(self.handles.insert(id, found(entry, handle))),
+        }
+    }
+
+    /// Whether there is an object under this key that cannot be used.
+    pub fn is_broken(&self, key: &str) -> bool {
+        self.broken.iter().any(|broken| broken.entry.key == key)
     }
 
     /// Every allocated address.
@@ -113,8 +151,12 @@ impl Objects {
     }
 
     /// What each handle really holds, by block.
-    pub fn actual(&self) -> BTreeMap<String, BTreeMap<IpNet, u32>> {
-        let mut actual: BTreeMap<String, BTreeMap<IpNet, u32>> = BTreeMap::new();
+    pub fn actual(&self) -> &Counts {
+        self.counts.get_or_init(|| self.count())
+    }
+
+    fn count(&self) -> Counts {
+        let mut actual = Counts::new();
         for (block, _, entry) in self.allocated() {
             if let Some(handle) = entry.handle().filter(|handle| !is_windows_reserved(handle)) {
                 *actual.entry(handle.to_owned()).or_default().entry(block.cidr).or_default() += 1;
@@ -126,10 +168,6 @@ impl Objects {
 
 fn found<T>(entry: &Entry, value: T) -> Found<T> {
     Found { key: entry.key.clone(), revision: entry.revision, value }
-}
-
-fn damaged(error: &DecodeError) -> Item {
-    Item { reason: error.to_string(), ..Item::default() }
 }
 
 fn known_nodes(view: &View, cx: &Context, facts: &HostFacts) -> Step<BTreeSet<String>> {

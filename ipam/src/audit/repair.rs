@@ -10,7 +10,7 @@ use crate::draft::{Draft, Step};
 use crate::env::ready;
 use crate::release::release;
 use crate::request::{Context, Held, Release};
-use model::store::{Plan, View};
+use model::store::{Plan, View, Write};
 use model::{Affinity, AffinityState, Handle};
 
 /// Writes that one item needs at most.
@@ -31,10 +31,25 @@ pub(super) fn plan(view: &View, cx: &Context, facts: &HostFacts, report: &Report
     } else {
         repair.done.more |= report.items().any(|item| item.repairable && !report.leaked.contains(item));
     }
-    let writes = writes(&repair.draft, cx);
+    let mut writes = writes(&repair.draft, cx);
+    if repair.done.released.is_empty() {
+        let room = MAX_WRITES.saturating_sub(writes.len());
+        let cures = cures(&objects, report, cx).filter(|cure| writes.iter().all(|w| w.key != cure.key));
+        let cures: Vec<Write> = cures.take(room).collect();
+        // What was in the way of other judgements is judged next.
+        repair.done.more |= !cures.is_empty();
+        writes.extend(cures);
+    }
     let mut done = repair.done;
     done.writes = writes.len();
     Ok(if writes.is_empty() { Plan::Done(done) } else { Plan::Commit(writes, done) })
+}
+
+/// The cures of broken objects that are still as they were reported.
+fn cures<'o>(objects: &'o Objects, report: &'o Report, cx: &'o Context) -> impl Iterator<Item = Write> + 'o {
+    let reported = |item: &Item| item.repairable && report.damaged.contains(item);
+    let broken = objects.broken.iter().filter(move |broken| reported(&broken.item(objects)));
+    broken.filter_map(|broken| broken.cure(objects, cx.now.wall_ns))
 }
 
 /// What was found and is still so.
@@ -91,7 +106,7 @@ impl Repair<'_> {
     /// Makes a handle count what the blocks hold; one that holds nothing goes.
     fn handle(&mut self, item: &Item) -> Step<()> {
         let Some(id) = &item.handle else { return Ok(()) };
-        let blocks = self.objects.actual().remove(id);
+        let blocks = self.objects.actual().get(id).cloned();
         let stored = self.draft.handle(id)?;
         let handle = blocks.map(|blocks| {
             let stored = stored.map_or_else(Handle::default, |stored| Handle::clone(&stored));
