@@ -6,6 +6,9 @@ use model::store::{Entry, Plan, Query, Stop, View, Write};
 /// How often planning may start over, by conflict or by need, before giving up.
 const MAX_ROUNDS: usize = 1000;
 
+/// Blocks that are read at a time where only their room matters: 4 MB with the usual ones.
+const ROOMS_AT_ONCE: usize = 256;
+
 /// Why a driven plan failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError<E> {
@@ -98,6 +101,24 @@ fn commit(store: &dyn Store, writes: Vec<Write>, deadline: Deadline) -> Result<C
     }
 }
 
+/// A few blocks at a time, of which little is kept: there may be many thousands. What was seen
+/// before an error stays known.
+fn look_for_room(
+    store: &dyn Store,
+    view: &mut View,
+    queries: &[Query],
+    deadline: Deadline,
+) -> Result<(), Error> {
+    let rooms =
+        queries.iter().filter_map(|q| if let Query::Room(key) = q { Some(key.as_str()) } else { None });
+    for keys in rooms.collect::<Vec<_>>().chunks(ROOMS_AT_ONCE) {
+        for (key, entry) in keys.iter().zip(store.get(keys, deadline)?) {
+            view.put_room(key, entry);
+        }
+    }
+    Ok(())
+}
+
 fn fetch(store: &dyn Store, view: &mut View, queries: &[Query], deadline: Deadline) -> Result<(), Error> {
     let gets: Vec<&str> =
         queries.iter().filter_map(|q| if let Query::Get(k) = q { Some(k.as_str()) } else { None }).collect();
@@ -108,10 +129,10 @@ fn fetch(store: &dyn Store, view: &mut View, queries: &[Query], deadline: Deadli
     }
     for query in queries {
         match query {
-            Query::Get(_) => {}
+            Query::Get(_) | Query::Room(_) => {}
             Query::List(prefix) => view.put_list(prefix, store.list(prefix, deadline)?),
-            Query::Keys(prefix) => view.put_keys(prefix, store.keys(prefix, deadline)?),
+            Query::Keys(prefix) => view.put_keys(prefix, store.revisions(prefix, deadline)?),
         }
     }
-    Ok(())
+    look_for_room(store, view, queries, deadline)
 }

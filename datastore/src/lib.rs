@@ -58,6 +58,12 @@ pub trait Store: Send + Sync {
     /// The keys under `prefix`, in order, without their values.
     fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error>;
 
+    /// As [`Store::keys`], with the revision of each key's last write, or 0 where the back end would
+    /// have to read the values for it.
+    fn revisions(&self, prefix: &str, deadline: Deadline) -> Result<Vec<(String, Revision)>, Error> {
+        Ok(self.keys(prefix, deadline)?.into_iter().map(|key| (key, 0)).collect())
+    }
+
     /// Applies `writes`: all or none where the back end has transactions, else in order up to the
     /// first failure. Durable when it returns. The answer is the revision of the written keys.
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError>;

@@ -104,14 +104,5 @@ pub fn is_windows_reserved(handle: &str) -> bool {
     handle.eq_ignore_ascii_case("windows-reserved-ipam-handle")
 }
 
-/// Whether the stored JSON of a block of `size` addresses shows at a glance that nothing is free.
-/// False only means that it must be decoded. (Within a JSON string the quotes would be escaped.)
-pub fn surely_full(json: &[u8], size: usize) -> bool {
-    const EMPTY: &[u8] = b"\"unallocated\":[]";
-    // The queue follows `cidr`, `affinity`, the claim time and one index for each address.
-    let head = &json[..json.len().min(640 + 6 * size)];
-    head.windows(EMPTY.len()).any(|window| window == EMPTY)
-}
-
 #[cfg(test)]
 mod tests;

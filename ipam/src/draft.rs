@@ -249,8 +249,21 @@ impl<'a> Draft<'a> {
         if let Some(slot) = self.blocks.slots.get(&key) {
             return Ok(slot.now.as_ref().is_some_and(|block| block.unallocated.is_empty()));
         }
-        let size = 1usize << (cidr.max_prefix_len() - cidr.prefix_len()).min(16);
-        Ok(self.view.get(&key)?.is_some_and(|entry| crate::block::surely_full(&entry.value, size)))
+        Ok(self.view.get(&key)?.is_some_and(|entry| model::block::surely_full(&key, &entry.value)))
+    }
+
+    /// Those of the blocks that may have room, without reading what was seen full and is unchanged.
+    pub fn with_room(&self, cidrs: &[IpNet]) -> Step<Vec<IpNet>> {
+        let key = |cidr: &IpNet| keys::block(self.scope, cidr);
+        let unread = |cidr: &&IpNet| !self.blocks.slots.contains_key(&key(cidr));
+        self.view.require(cidrs.iter().filter(unread).map(|cidr| Query::Room(key(cidr))))?;
+        let mut open = Vec::new();
+        for cidr in cidrs {
+            if !unread(&cidr) || !self.view.is_full(&key(cidr))? {
+                open.push(*cidr);
+            }
+        }
+        Ok(open)
     }
 
     /// Asks for blocks, and for the release times of their addresses if those matter, all at once.

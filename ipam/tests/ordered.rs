@@ -197,3 +197,49 @@ fn an_empty_block_of_a_pool_that_no_longer_selects_the_node_is_given_up() {
         cluster.assert_sound();
     }
 }
+
+/// A pool whose blocks are all full, of other hosts.
+fn full_pool() -> Cluster {
+    let mut cluster = cluster("10.0.0.0/24", 30);
+    for number in 0..64_u8 {
+        let mut block =
+            Block::new(format!("10.0.0.{}/30", number * 4).parse().unwrap(), Some("host:b".into()));
+        let other = Attribute::new(Some("net.other"), map(&[("node", "b")]));
+        (0..4).for_each(|ordinal| ipam::block::assign(&mut block, ordinal, &other).unwrap());
+        cluster.put_block(&block);
+    }
+    cluster
+}
+
+fn rooms_read(cluster: &Cluster) -> usize {
+    cluster.reads.iter().filter(|query| matches!(query, model::store::Query::Room(_))).count()
+}
+
+#[test]
+fn a_full_pool_is_seen_block_by_block_once_and_refused_only_then() {
+    let mut cluster = full_pool();
+    let wanted = request("a", "pod", &[ask(Family::V4)]);
+    let mut view = View::new();
+    let plan = |cluster: &mut Cluster, view: &mut View| loop {
+        match plan_assign(view, &cx(), &wanted) {
+            Err(Stop::Need(queries)) => {
+                cluster.store.answer(&queries, view);
+                cluster.reads.extend(queries);
+            }
+            answer => break answer,
+        }
+    };
+    assert!(matches!(plan(&mut cluster, &mut view), Err(Stop::Fail(IpamError::Exhausted { .. }))));
+    assert_eq!((rooms_read(&cluster), view.full().len()), (64, 64));
+    assert!(!cluster.reads.iter().any(|q| matches!(q, model::store::Query::Get(k) if k.contains("/block/"))));
+    // The next request takes the index over: only what changed since is looked at.
+    let index = view.full().clone();
+    let mut block = cluster.block("10.0.0.128/30").unwrap();
+    ipam::block::release(&mut block, &[2]);
+    cluster.put_block(&block);
+    let (mut view, before) = (View::new(), rooms_read(&cluster));
+    view.put_full(index);
+    let Ok(Plan::Commit(_, given)) = plan(&mut cluster, &mut view) else { panic!("there is room") };
+    assert_eq!(given.addresses[0].ip, ip("10.0.0.130"));
+    assert_eq!(rooms_read(&cluster) - before, 1);
+}

@@ -46,6 +46,8 @@ pub enum Query {
     List(String),
     /// As `List`, but the keys alone.
     Keys(String),
+    /// Whether the block under this key has a free address: only that is kept of it.
+    Room(String),
 }
 
 /// A planner's answer.
@@ -83,7 +85,10 @@ pub struct Missing(pub Vec<Query>);
 pub struct View {
     known: BTreeMap<String, Option<Entry>>,
     lists: BTreeSet<String>,
-    key_lists: BTreeMap<String, BTreeSet<String>>,
+    /// With the revision of each key, or 0 where that is not known.
+    key_lists: BTreeMap<String, BTreeMap<String, Revision>>,
+    /// Blocks that were seen full, and at which revision.
+    full: BTreeMap<String, Revision>,
     applied: Vec<Applied>,
 }
 
@@ -150,7 +155,7 @@ impl View {
             return Ok(self.range(prefix).filter(|(_, e)| e.is_some()).map(|(k, _)| k).collect());
         }
         match self.key_lists.get(prefix) {
-            Some(keys) => Ok(keys.iter().map(String::as_str).collect()),
+            Some(keys) => Ok(keys.keys().map(String::as_str).collect()),
             None => Err(Missing(vec![Query::Keys(prefix.to_owned())])),
         }
     }
@@ -165,11 +170,10 @@ impl View {
     pub fn put(&mut self, key: &str, entry: Option<Entry>) {
         for (prefix, keys) in &mut self.key_lists {
             if key.starts_with(prefix.as_str()) {
-                if entry.is_some() {
-                    keys.insert(key.to_owned());
-                } else {
-                    keys.remove(key);
-                }
+                match &entry {
+                    Some(entry) => keys.insert(key.to_owned(), entry.revision),
+                    None => keys.remove(key),
+                };
             }
         }
         self.known.insert(key.to_owned(), entry);
@@ -184,9 +188,52 @@ impl View {
         self.lists.insert(prefix.to_owned());
     }
 
-    /// Records the answer to a `Keys`.
-    pub fn put_keys(&mut self, prefix: &str, keys: impl IntoIterator<Item = String>) {
+    /// Records the answer to a `Keys`: each key with its revision, 0 where that is not known.
+    pub fn put_keys(&mut self, prefix: &str, keys: impl IntoIterator<Item = (String, Revision)>) {
         self.key_lists.insert(prefix.to_owned(), keys.into_iter().collect());
+    }
+
+    /// Whether the block under a key is full, of those that a listing of keys has. What was seen
+    /// of it at another revision does not count.
+    pub fn is_full(&self, key: &str) -> Result<bool, Missing> {
+        if let Some(entry) = self.known.get(key) {
+            return Ok(entry
+                .as_ref()
+                .is_none_or(|entry| crate::block::surely_full(&entry.key, &entry.value)));
+        }
+        if self.covered(key) {
+            return Ok(true);
+        }
+        let listed = self.key_lists.iter().find(|(prefix, _)| key.starts_with(prefix.as_str()));
+        let now = listed.and_then(|(_, keys)| keys.get(key)).filter(|revision| **revision > 0);
+        match (now, self.full.get(key)) {
+            (Some(now), Some(seen)) if now == seen => Ok(true),
+            _ => Err(Missing(vec![Query::Room(key.to_owned())])),
+        }
+    }
+
+    /// Records the answer to a `Room`: of a full block its revision, the others as they are.
+    pub fn put_room(&mut self, key: &str, entry: Option<Entry>) {
+        match entry {
+            Some(entry) if crate::block::surely_full(key, &entry.value) => {
+                let lists = self.key_lists.iter_mut().filter(|(prefix, _)| key.starts_with(prefix.as_str()));
+                lists.for_each(|(_, keys)| {
+                    keys.insert(key.to_owned(), entry.revision);
+                });
+                self.full.insert(key.to_owned(), entry.revision);
+            }
+            entry => self.put(key, entry),
+        }
+    }
+
+    /// Blocks that were seen full: the index that spares a later search their contents.
+    pub fn full(&self) -> &BTreeMap<String, Revision> {
+        &self.full
+    }
+
+    /// Takes over such an index. What is out of date in it is looked at again.
+    pub fn put_full(&mut self, full: BTreeMap<String, Revision>) {
+        self.full = full;
     }
 
     /// Drops all knowledge, for a caller that can no longer tell what is fresh.
@@ -199,6 +246,7 @@ impl View {
             Query::Get(key) => self.known.contains_key(key) || self.covered(key),
             Query::List(prefix) => self.covered(prefix),
             Query::Keys(prefix) => self.covered(prefix) || self.key_lists.contains_key(prefix),
+            Query::Room(key) => self.is_full(key).is_ok(),
         }
     }
 
@@ -256,7 +304,7 @@ mod tests {
     #[test]
     fn a_key_list_follows_later_puts() {
         let mut view = View::new();
-        view.put_keys("/k/", ["/k/1".to_owned()]);
+        view.put_keys("/k/", [("/k/1".to_owned(), 1)]);
         view.put("/k/2", Some(entry("/k/2")));
         view.put("/k/1", None);
         assert_eq!(view.keys("/k/").unwrap(), ["/k/2"]);

@@ -53,10 +53,10 @@ pub(crate) async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<Entry>, 
     Ok(found.into_iter().filter_map(entry).collect())
 }
 
-pub(crate) async fn keys(cluster: &Cluster, prefix: &str) -> Result<Vec<String>, Failure> {
+pub(crate) async fn revisions(cluster: &Cluster, prefix: &str) -> Result<Vec<(String, Revision)>, Failure> {
     let options = GetOptions::new().with_limit(PAGE_OF_KEYS).with_keys_only();
     let found = all(cluster, prefix, &options).await?;
-    Ok(found.into_iter().filter_map(|kv| String::from_utf8(kv.into_key_value().0).ok()).collect())
+    Ok(found.into_iter().filter_map(entry).map(|entry| (entry.key, entry.revision)).collect())
 }
 
 /// All pages. After a compaction that passed between two of them, from the beginning.

@@ -111,7 +111,11 @@ impl Store for Kubernetes {
     }
 
     fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error> {
-        self.run("list", deadline, read::keys(&self.cluster, prefix))
+        Ok(self.revisions(prefix, deadline)?.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn revisions(&self, prefix: &str, deadline: Deadline) -> Result<Vec<(String, Revision)>, Error> {
+        self.run("list", deadline, read::revisions(&self.cluster, prefix))
     }
 
     /// The answer is the newest revision.

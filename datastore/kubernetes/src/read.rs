@@ -7,7 +7,7 @@ use crate::object::Object;
 use crate::place::{Place, Shape, Source, place, sources_once};
 use datastore::ErrorKind;
 use model::keys;
-use model::store::Entry;
+use model::store::{Entry, Revision};
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -88,7 +88,7 @@ pub(crate) async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<Entry>, 
 }
 
 /// Of blocks only the names are asked for, in which their CIDRs stand.
-pub(crate) async fn keys(cluster: &Cluster, prefix: &str) -> Result<Vec<String>, Failure> {
+pub(crate) async fn revisions(cluster: &Cluster, prefix: &str) -> Result<Vec<(String, Revision)>, Failure> {
     let mut keys = Vec::new();
     for source in sources_once(prefix)? {
         keys.extend(match source.kind.shape {
@@ -96,21 +96,24 @@ pub(crate) async fn keys(cluster: &Cluster, prefix: &str) -> Result<Vec<String>,
             _ => {
                 let key = |raw| {
                     let object = Object::read(source.kind, raw).filter(|object| !object.is_deleted());
-                    object.map(|object| object.key)
+                    object.map(|object| (object.key, object.revision))
                 };
                 collect(cluster, &source, PAGE, JSON, key).await?
             }
         });
     }
-    keys.retain(|key| key.starts_with(prefix));
-    keys.sort();
-    keys.dedup();
+    keys.retain(|(key, _)| key.starts_with(prefix));
+    // Of a key that was seen twice the newer revision.
+    keys.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+    keys.dedup_by(|a, b| a.0 == b.0);
     Ok(keys)
 }
 
-fn block_key(raw: &Value) -> Option<String> {
-    let name = raw.pointer("/metadata/name").and_then(Value::as_str)?;
-    Some(keys::block(&keys::Scope::Cluster, &crate::name::block_cidr(name)?))
+fn block_key(raw: &Value) -> Option<(String, Revision)> {
+    let text = |name: &str| raw.pointer(name).and_then(Value::as_str);
+    let cidr = crate::name::block_cidr(text("/metadata/name")?)?;
+    let revision = text("/metadata/resourceVersion")?.parse().ok()?;
+    Some((keys::block(&keys::Scope::Cluster, &cidr), revision))
 }
 
 /// What `make` makes of all items of a source, from one moment.

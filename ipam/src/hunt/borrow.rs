@@ -33,8 +33,9 @@ impl Hunt<'_, '_, '_> {
                 break;
             }
             for window in windows(foreign) {
-                self.draft.require_blocks(window, self.delay().is_some())?;
-                for cidr in window {
+                let open = self.draft.with_room(window)?;
+                self.draft.require_blocks(&open, self.delay().is_some())?;
+                for cidr in &open {
                     if let Some(ip) = self.borrow_from(cidr, pick)? {
                         return Ok(Some(ip));
                     }

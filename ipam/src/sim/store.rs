@@ -45,6 +45,10 @@ impl SimStore {
         from.map(|(key, _)| key.as_str()).take_while(move |key| key.starts_with(&prefix))
     }
 
+    fn revisions(&self, prefix: &str) -> Vec<(String, u64)> {
+        self.entries(prefix).into_iter().map(|entry| (entry.key, entry.revision)).collect()
+    }
+
     fn entries(&self, prefix: &str) -> Vec<Entry> {
         self.keys(prefix).filter_map(|key| self.entry(key)).collect()
     }
@@ -55,7 +59,8 @@ impl SimStore {
             match query {
                 Query::Get(key) => view.put(key, self.entry(key)),
                 Query::List(prefix) => view.put_list(prefix, self.entries(prefix)),
-                Query::Keys(prefix) => view.put_keys(prefix, self.keys(prefix).map(str::to_owned)),
+                Query::Keys(prefix) => view.put_keys(prefix, self.revisions(prefix)),
+                Query::Room(key) => view.put_room(key, self.entry(key)),
             }
         }
     }
