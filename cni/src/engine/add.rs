@@ -4,8 +4,12 @@ use super::addresses::{self, Own};
 use super::call::Call;
 use super::delegated;
 use super::links::Place;
+use super::pods::{self, Facts};
 use super::undo::Undo;
-use super::{failure, firewall, import, journal, leases, links, node, ready, result, unsupported};
+use super::{
+    endpoint, failure, firewall, former, gates, import, journal, leases, links, node, ready, result,
+    unsupported,
+};
 use cni_protocol::{CniError, CniResult, Dns};
 use ipam::Given;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -23,6 +27,8 @@ pub(crate) struct Leased {
     /// Networks that these addresses belong to, for masquerading.
     pub networks: Vec<IpNet>,
     pub dns: Dns,
+    /// The attachment had them already.
+    pub repeated: bool,
 }
 
 /// Serves ADD of the main plugin.
@@ -32,26 +38,46 @@ pub(crate) fn add(call: &Call, netns: &Netns) -> Result<CniResult, CniError> {
     let mut host = Nl::here(call.kernel_timeout()).map_err(|e| failure::kernel(&e))?;
     journal::cancel(call);
     let mut undo = Undo::default();
-    let leased = call.phase("ipam", || lease(call, &mut host, &mut undo))?;
+    call.phase("ready", || prepare(call))?;
+    let facts = call.phase("pod", || pods::load(call))?;
+    let leased = call.phase("ipam", || lease(call, &facts, &mut host, &mut undo))?;
     call.log_addresses(&leased.ips);
     call.phase("firewall", || prepare_host(call, &leased))?;
     let place = links::place(call, &mut host)?;
-    let plan = pod_plan(call, &place, &leased)?;
+    let plan = pod_plan(call, &facts, &place, &leased)?;
     let wired = call.phase("wire", || {
-        let is_there = links::clear_the_way(call, &mut host, netns, &place)?;
+        let is_there = links::clear_the_way(call, &mut host, netns, &place, leased.repeated)?;
         wire(call, &mut host, netns, &plan, is_there, &mut undo)
     })?;
+    call.phase("endpoint", || endpoint::write(call, &facts, &place, &plan, &wired, &mut undo))?;
+    call.phase("policy", || gates::await_policy(call));
     undo.keep();
     Ok(result::of_pod(call, &plan, &wired, &leased))
 }
 
-fn lease<'a>(call: &'a Call<'_>, host: &mut Nl, undo: &mut Undo<'a>) -> Result<Leased, CniError> {
+/// What must be there before anything is done.
+fn prepare(call: &Call) -> Result<(), CniError> {
+    if call.is_cluster() || !delegated::is_delegated(call.conf) {
+        ready::for_add(call)?;
+    }
+    gates::await_readiness(call)
+}
+
+fn lease<'a>(
+    call: &'a Call<'_>,
+    facts: &Facts,
+    host: &mut Nl,
+    undo: &mut Undo<'a>,
+) -> Result<Leased, CniError> {
     if delegated::is_delegated(call.conf) {
         return delegated::add(call, undo);
     }
-    let own = Own::of(call.req, call.role)?;
-    ready::for_add(call)?;
+    if !facts.wishes.addresses_no_ipam.is_empty() {
+        return unmanaged(host, &facts.wishes.addresses_no_ipam);
+    }
+    let own = Own::of(call.req, call.role)?.wished(call.req, facts);
     import::host_local(call, &own)?;
+    former::yield_addresses(call, &facts.wishes)?;
     let mut seen = Vec::new();
     let mut excluded = Vec::new();
     for _ in 0..MAX_EXCHANGES {
@@ -64,7 +90,7 @@ fn lease<'a>(call: &'a Call<'_>, host: &mut Nl, undo: &mut Undo<'a>) -> Result<L
             if !assigned.repeated {
                 undo.push("release addresses", undo_release(call, &own));
             }
-            return Ok(leased(call, &assigned.addresses));
+            return Ok(Leased { repeated: assigned.repeated, ..leased(call, &assigned.addresses) });
         }
         undo_release(call, &own)().map_err(CniError::internal)?;
         excluded.extend(conflicts.iter().map(|c| c.ip));
@@ -75,6 +101,15 @@ fn lease<'a>(call: &'a Call<'_>, host: &mut Nl, undo: &mut Undo<'a>) -> Result<L
         });
     }
     Err(addresses::too_many_conflicts(&seen))
+}
+
+/// Addresses that a pod brings along; nobody keeps account of them.
+fn unmanaged(host: &mut Nl, ips: &[IpAddr]) -> Result<Leased, CniError> {
+    if let Some(conflict) = foreign_routes(host, ips)?.first() {
+        return Err(addresses::refused_unmanaged(conflict));
+    }
+    let ips = ips.iter().copied().map(IpNet::from).collect();
+    Ok(Leased { ips, networks: Vec::new(), dns: Dns::default(), repeated: false })
 }
 
 /// As the undo of a lease that is not on the stack yet.
@@ -102,7 +137,8 @@ fn undo_release<'a, 'b>(call: &'a Call<'b>, own: &Own) -> impl FnOnce() -> Resul
 
 fn leased(call: &Call, given: &[Given]) -> Leased {
     let ips = given.iter().map(|g| ip_net(g.ip, g.prefix_len)).collect();
-    Leased { ips, networks: given.iter().map(|g| g.pool).collect(), dns: result::dns(call.conf) }
+    let networks = given.iter().map(|g| g.pool).collect();
+    Leased { ips, networks, dns: result::dns(call.conf), repeated: false }
 }
 
 fn ip_net(ip: IpAddr, prefix_len: u8) -> IpNet {
@@ -116,7 +152,7 @@ fn prepare_host(call: &Call, leased: &Leased) -> Result<(), CniError> {
     firewall::ensure(call, &leased.networks)
 }
 
-fn pod_plan(call: &Call, place: &Place, leased: &Leased) -> Result<PodPlan, CniError> {
+fn pod_plan(call: &Call, facts: &Facts, place: &Place, leased: &Leased) -> Result<PodPlan, CniError> {
     let (mtu, warning) = node::mtu(call.req);
     if call.conf.require_mtu_file && call.conf.mtu == 0 && !call.req.paths.mtu_file.exists() {
         let file = call.req.paths.mtu_file.display();
@@ -129,8 +165,9 @@ fn pod_plan(call: &Call, place: &Place, leased: &Leased) -> Result<PodPlan, CniE
         host_name: place.name.clone(),
         alias: call.at().alias(),
         pod_name: call.at().ifname.clone(),
-        pod_mac: result::wished_mac(call.req),
+        pod_mac: result::wished_mac(call.req).or(pods::mac(&facts.wishes)?),
         mtu: Some(mtu),
+        queues: Some(call.conf.num_queues).filter(|queues| *queues != 0),
         addresses: leased.ips.iter().map(IpNet::addr).collect(),
         routes: pod_routes(call, leased),
         forward_in_pod: call.conf.allow_ip_forwarding,

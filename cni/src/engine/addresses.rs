@@ -2,11 +2,13 @@
 //! library, or another IPAM plugin, executed.
 
 use super::call::Call;
+use super::pods::Facts;
 use super::{leases, stores};
 use cni_protocol::netconf::{PoolRef, PoolSpec, RangeSpec};
 use cni_protocol::{CniError, Code, NetConf, Request};
 use ipam::{Ask, Assign, Pools, Range};
 use model::{Family, Scope};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// In which part the engine runs.
@@ -25,6 +27,8 @@ pub(crate) struct Own {
     pub scope: Scope,
     pub asks: Vec<Ask>,
     pub create_pools: Vec<ipam::PoolSpec>,
+    /// Labels of the pod's namespace, where they are known.
+    pub namespace: Option<BTreeMap<String, String>>,
 }
 
 impl Own {
@@ -55,7 +59,12 @@ impl Own {
         let mut left = wanted.to_vec();
         let asks = conf.ipam.ranges.iter().map(|set| ask_of_set(set, &mut left)).collect();
         match left.first() {
-            None => Ok(Self { scope: Scope::Network(conf.name.clone()), asks, create_pools: Vec::new() }),
+            None => Ok(Self {
+                scope: Scope::Network(conf.name.clone()),
+                asks,
+                create_pools: Vec::new(),
+                namespace: None,
+            }),
             Some(ip) => Err(CniError::new(
                 Code::AddressRefused,
                 format!("the requested address {ip} is in no range of ipam.ranges"),
@@ -73,7 +82,7 @@ impl Own {
                 pools: Pools::Given(of_family(&conf.ipam.pools, family).map(range_of_pool).collect()),
             })
             .collect();
-        Self { scope: Scope::Network(conf.name.clone()), asks, create_pools: Vec::new() }
+        Self { scope: Scope::Network(conf.name.clone()), asks, create_pools: Vec::new(), namespace: None }
     }
 
     /// Calico's way: blocks of the cluster's pools.
@@ -92,7 +101,31 @@ impl Own {
             scope: Scope::Cluster,
             asks,
             create_pools: conf.ipam.pools.iter().map(pool_spec).collect(),
+            namespace: None,
         })
+    }
+
+    /// What the pod asks for, in place of what the configuration says. Ranges are for all pods alike.
+    pub fn wished(self, req: &Request, facts: &Facts) -> Self {
+        if self.scope != Scope::Cluster {
+            return self;
+        }
+        let wishes = &facts.wishes;
+        let exactly =
+            |ip: &IpAddr| Ask { family: Family::of(*ip), explicit: Some(*ip), pools: Pools::Enabled };
+        let asks = if wishes.addresses.is_empty() {
+            let wanted = req.requested_ips();
+            let families =
+                if wishes.families.is_empty() { families(&req.conf) } else { wishes.families.clone() };
+            let ask = |family| match wishes.pools(family) {
+                [] => Ask { family, explicit: pick(&wanted, family), pools: pool_choice(&req.conf, family) },
+                pools => Ask { family, explicit: pick(&wanted, family), pools: Pools::Named(pools.to_vec()) },
+            };
+            families.into_iter().map(ask).collect()
+        } else {
+            wishes.addresses.iter().map(exactly).collect()
+        };
+        Self { asks, namespace: facts.namespace_labels(), ..self }
     }
 
     /// The whole request for an attachment.
@@ -107,7 +140,7 @@ impl Own {
             sticky: conf.ipam.sticky.then(|| leases::sticky_name(call)),
             max_blocks: conf.ipam.max_blocks_per_host,
             create_pools: self.create_pools.clone(),
-            namespace: None,
+            namespace: self.namespace.clone(),
         }
     }
 }
@@ -171,6 +204,13 @@ fn pool_spec(pool: &PoolSpec) -> ipam::PoolSpec {
 /// Whether leases belong to the network's name (decision 25): ranges always, pools under another plugin.
 pub(crate) fn is_scoped(conf: &NetConf, role: Role) -> bool {
     !conf.ipam.ranges.is_empty() || role == Role::Ipam
+}
+
+/// The refusal of an address that a pod brought along.
+pub(crate) fn refused_unmanaged(conflict: &netlink::Conflict) -> CniError {
+    let msg =
+        format!("annotation cni.projectcalico.org/ipAddrsNoIpam: {} is not free: {conflict}", conflict.ip);
+    CniError::new(Code::AddressRefused, msg)
 }
 
 /// The refusal of an address because the host routes it elsewhere, once too often.

@@ -23,6 +23,16 @@ pub trait Stores: Send + Sync {
     /// # Errors
     /// `ErrorKind::Missing` for `Mode::Existing` and no store; else whatever opening met.
     fn open(&self, req: &Request, mode: Mode, deadline: Deadline) -> Result<Arc<dyn Store>, OpenError>;
+
+    /// Where pods are, for a network whose own objects are elsewhere.
+    ///
+    /// # Errors
+    /// As [`Stores::open`]; a configuration's for a host that knows no Kubernetes.
+    fn pods(&self, _: &Request, _: Deadline) -> Result<Arc<dyn Store>, OpenError> {
+        Err(OpenError::Config(CniError::config(
+            "policy.type: k8s needs Kubernetes, which is not served here",
+        )))
+    }
 }
 
 /// Why there is no store for a call.
@@ -62,6 +72,7 @@ pub(crate) struct Call<'a> {
     stores: &'a dyn Stores,
     store: OnceCell<Arc<dyn Store>>,
     is_cluster: OnceCell<bool>,
+    is_kubernetes: OnceCell<bool>,
     /// What was read of the store a moment ago.
     known: RefCell<View>,
     /// What the attachment owes since an earlier DEL.
@@ -94,6 +105,7 @@ impl<'a> Call<'a> {
             stores: engine.stores,
             store: OnceCell::new(),
             is_cluster: OnceCell::new(),
+            is_kubernetes: OnceCell::new(),
             known: RefCell::default(),
             debts: RefCell::default(),
             owes: Cell::new(false),
@@ -139,6 +151,16 @@ impl<'a> Call<'a> {
     /// Whether other hosts share the store, and an agent of the cluster keeps it in order.
     pub fn is_cluster(&self) -> bool {
         *self.is_cluster.get_or_init(|| stores::is_cluster(self.req))
+    }
+
+    /// Whether the store is Kubernetes itself, where endpoints are views of pods.
+    pub fn is_kubernetes(&self) -> bool {
+        *self.is_kubernetes.get_or_init(|| stores::is_kubernetes(self.req))
+    }
+
+    /// Kubernetes, for a network whose own objects are elsewhere.
+    pub fn pods_store(&self) -> Result<Arc<dyn Store>, OpenError> {
+        self.stores.pods(self.req, self.deadline)
     }
 
     /// Remembers what was read, for the plans to come: stale knowledge costs them a conflict.

@@ -1,11 +1,14 @@
 //! CHECK: compares what ADD answered with the store, the host and the container. Changes nothing.
 
 use super::call::Call;
-use super::{delegated, failure, leases, links, node};
+use super::{delegated, endpoint, failure, leases, links, node, pods};
 use cni_protocol::{CniError, CniResult, Code, Verb};
 use netlink::{HOST_LL, HOST_MAC, HostState, Netns, Nl, PodState, V4_GATEWAY};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+/// Next hops of a container's routes.
+const GATEWAYS: [IpAddr; 2] = [IpAddr::V4(V4_GATEWAY), IpAddr::V6(HOST_LL)];
 
 /// What is not as it should be, each in one line.
 #[derive(Default)]
@@ -39,8 +42,11 @@ pub(crate) fn check(call: &Call, netns: &Netns) -> Result<(), CniError> {
     } else {
         check_leases(call, &expected, &mut found)?;
     }
-    check_host(call, &expected, &mut found)?;
-    check_pod(call, netns, &expected, previous, &mut found)?;
+    let adopted = check_host(call, &expected, &mut found)?;
+    check_pod(call, netns, &expected, adopted, previous, &mut found)?;
+    for difference in endpoint::differences(call, &expected)? {
+        found.unless(false, || difference);
+    }
     found.judge()
 }
 
@@ -79,7 +85,8 @@ fn own_addresses(call: &Call, previous: &CniResult) -> Vec<IpAddr> {
 fn check_leases(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Result<(), CniError> {
     let held: BTreeSet<IpAddr> =
         leases::held_anywhere(call, call.at())?.1.iter().map(|held| held.ip).collect();
-    for ip in expected {
+    let unmanaged = pods::load(call)?.wishes.addresses_no_ipam;
+    for ip in expected.iter().filter(|ip| !unmanaged.contains(ip)) {
         found.unless(held.contains(ip), || format!("address {ip} is not allocated to it"));
     }
     for ip in held.iter().filter(|ip| !expected.contains(ip)) {
@@ -88,13 +95,14 @@ fn check_leases(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Resul
     Ok(())
 }
 
-fn check_host(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Result<(), CniError> {
+/// Whether the host's end is one that Calico made and that is still as it left it.
+fn check_host(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Result<bool, CniError> {
     let mut host = Nl::here(call.kernel_timeout()).map_err(|e| failure::kernel(&e))?;
     let name = links::place(call, &mut host)?.name;
     let state = netlink::inspect_host(&mut host, &name, expected).map_err(|e| failure::kernel(&e))?;
     let Some(state) = state else {
         found.unless(false, || format!("host interface {name} is gone"));
-        return Ok(());
+        return Ok(false);
     };
     compare_host_link(call, &state, found);
     compare_host_settings(&state, expected, found);
@@ -102,13 +110,14 @@ fn check_host(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Result<
         let routed = state.routes.iter().any(|r| r.ip == *ip && r.ifindex == Some(state.link.index));
         found.unless(routed, || format!("the host has no route to {ip} through {name}"));
     }
-    Ok(())
+    Ok(links::is_calicos(call, &state.link))
 }
 
 fn compare_host_link(call: &Call, state: &HostState, found: &mut Findings) {
     let link = &state.link;
     let name = &link.name;
-    found.unless(links::owns(link, call.at()), || format!("host interface {name} is not ours"));
+    let ours = links::owns(link, call.at()) || links::is_calicos(call, link);
+    found.unless(ours, || format!("host interface {name} is not ours"));
     found.unless(link.up && link.lower_up, || format!("host interface {name} is down"));
     found.unless(link.mac == Some(HOST_MAC), || format!("host interface {name} has another MAC address"));
     found.unless(link.mtu == node::mtu(call.req).0, || format!("host interface {name} has MTU {}", link.mtu));
@@ -132,6 +141,7 @@ fn check_pod(
     call: &Call,
     netns: &Netns,
     expected: &[IpAddr],
+    adopted: bool,
     previous: &CniResult,
     found: &mut Findings,
 ) -> Result<(), CniError> {
@@ -143,7 +153,10 @@ fn check_pod(
     };
     compare_pod_link(call, &state, found);
     compare_pod_addresses(&state, expected, found);
-    compare_pod_routes(&state, expected, previous, found);
+    if !adopted {
+        compare_neighbours(&state, expected, found);
+    }
+    compare_pod_routes(&state, previous, found);
     Ok(())
 }
 
@@ -163,19 +176,20 @@ fn compare_pod_addresses(state: &PodState, expected: &[IpAddr], found: &mut Find
     }
 }
 
-fn compare_pod_routes(state: &PodState, expected: &[IpAddr], previous: &CniResult, found: &mut Findings) {
-    let gateways: [(bool, IpAddr); 2] = [
-        (expected.iter().any(IpAddr::is_ipv4), V4_GATEWAY.into()),
-        (expected.iter().any(IpAddr::is_ipv6), HOST_LL.into()),
-    ];
-    for (_, gateway) in gateways.iter().filter(|(used, _)| *used) {
+/// Calico's pods have none: there proxy ARP alone answers for the gateway (decision 19).
+fn compare_neighbours(state: &PodState, expected: &[IpAddr], found: &mut Findings) {
+    let used = GATEWAYS.iter().filter(|gateway| expected.iter().any(|ip| ip.is_ipv4() == gateway.is_ipv4()));
+    for gateway in used {
         let known =
             state.neighbours.iter().any(|n| n.ip == *gateway && n.permanent && n.mac == Some(HOST_MAC));
         found.unless(known, || format!("the container lacks its permanent neighbour {gateway}"));
     }
+}
+
+fn compare_pod_routes(state: &PodState, previous: &CniResult, found: &mut Findings) {
     for route in &previous.routes {
         // Routes of other plugins lead elsewhere.
-        let Some(gw) = route.gw.filter(|gw| gateways.iter().any(|(_, ours)| ours == gw)) else { continue };
+        let Some(gw) = route.gw.filter(|gw| GATEWAYS.contains(gw)) else { continue };
         let seen = state.routes.iter().any(|r| r.dst == route.dst && r.gateway == Some(gw));
         found.unless(seen, || format!("the container lacks its route to {} via {gw}", route.dst));
     }

@@ -1,7 +1,7 @@
 //! DEL: the host first, the address last (decision 15), and nothing that it depends on.
 
 use super::call::Call;
-use super::{delegated, failure, journal, leases, links};
+use super::{delegated, endpoint, failure, journal, leases, links};
 use cni_protocol::{Attachment, CniError, Code, Verb};
 use ipam::Held;
 use model::Scope;
@@ -38,9 +38,10 @@ pub(crate) fn take_down(call: &Call, owner: &Owner, delegated: bool) -> Result<(
     let proven = seen.as_ref().is_ok_and(|(_, held)| !held.is_empty());
     let retired = call.phase("links", || retire(call, &mut host, owner, &known, proven));
     let freed = retired.as_ref().map_err(Clone::clone).and_then(|_| {
+        let removed = call.phase("endpoint", || remove_endpoint(call, owner, &seen, &known));
         call.phase("ipam", || {
             let other = if delegated { del_delegated(call) } else { Ok(()) };
-            free(call, owner, seen, &known, delegated).and(other)
+            free(call, owner, seen, removed, &known, delegated).and(other)
         })
     });
     let deleted = match &retired {
@@ -93,15 +94,29 @@ fn flush(call: &Call, known: &[IpAddr]) {
     }
 }
 
+/// Where the store cannot even be read, whoever finishes the release removes the endpoint too.
+fn remove_endpoint(
+    call: &Call,
+    owner: &Owner,
+    seen: &Result<(Scope, Vec<Held>), CniError>,
+    known: &[IpAddr],
+) -> Result<(), CniError> {
+    match seen {
+        Ok((_, held)) => endpoint::remove(call, &owner.at, held, known),
+        Err(_) => Ok(()),
+    }
+}
+
 fn free(
     call: &Call,
     owner: &Owner,
     seen: Result<(Scope, Vec<Held>), CniError>,
+    removed: Result<(), CniError>,
     known: &[IpAddr],
     delegated: bool,
 ) -> Result<(), CniError> {
     let (scope, held) = match seen {
-        Ok((_, held)) if held.is_empty() => return Ok(()),
+        Ok((_, held)) if held.is_empty() => return removed,
         Err(_) if call.store_is_missing() || delegated => return Ok(()),
         Ok(found) => found,
         Err(why) if why.code == Code::InvalidConfig => return Err(why),
@@ -110,7 +125,8 @@ fn free(
             return owe(call, &scope, owner, &[], known, &why);
         }
     };
-    match leases::release(call, &scope, &leases::release_of(call, &owner.at)) {
+    let released = removed.and_then(|()| leases::release(call, &scope, &leases::release_of(call, &owner.at)));
+    match released {
         Ok(_) => Ok(()),
         Err(why) => owe(call, &scope, owner, &held, known, &why),
     }

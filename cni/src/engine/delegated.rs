@@ -26,6 +26,7 @@ pub(crate) fn add<'a>(call: &'a Call, undo: &mut Undo<'a>) -> Result<Leased, Cni
         ips: result.ips.iter().map(|ip| ip.address).collect(),
         networks: result.ips.iter().map(|ip| ip.address.trunc()).collect(),
         dns: result.dns,
+        repeated: false,
     })
 }
 

@@ -12,7 +12,8 @@ use ipnet::IpNet;
 pub(crate) fn add(call: &Call) -> Result<CniResult, CniError> {
     let _lock = call.phase("lock", || call.lock())?;
     journal::cancel(call);
-    let own = Own::of(call.req, call.role)?;
+    let mut own = Own::of(call.req, call.role)?;
+    own.namespace = super::pods::namespace_of(call);
     call.phase("store", || ready::for_add(call))?;
     import::host_local(call, &own)?;
     let assigned = call.phase("ipam", || leases::assign(call, &own, &own.assign(call, &[])))?;

@@ -1,7 +1,7 @@
 //! Releases that the store did not take (decision 17): written down, and carried out later.
 
 use super::call::Call;
-use super::{leases, ready};
+use super::{endpoint, leases, ready};
 use cni_protocol::{Attachment, CniError, Code};
 use datastore::embedded::Mode;
 use datastore::journal::{Held as Owed, Id, Journal, Release as Entry};
@@ -119,6 +119,7 @@ fn finish(call: &Call, journal: &Journal, store: &dyn Store, id: Id, entry: &Ent
     let at = Attachment::new(&*entry.network, &*entry.container, &*entry.ifname);
     // Whoever works on that attachment right now finishes or cancels the entry itself.
     let Some(_lock) = call.try_lock(&at) else { return Ok(()) };
+    remove_endpoint(call, &scope, &at)?;
     let _ipam = call.ipam_lock()?;
     let cx = leases::context(call, &scope);
     for request in requests(&at, entry) {
@@ -130,6 +131,16 @@ fn finish(call: &Call, journal: &Journal, store: &dyn Store, id: Id, entry: &Ent
     journal.done(id).map_err(|e| super::failure::store(&e))?;
     call.note(&format!("finished the release of {at}"));
     Ok(())
+}
+
+/// An address is never free while an endpoint has it; its leases name its pod.
+fn remove_endpoint(call: &Call, scope: &Scope, at: &Attachment) -> Result<(), CniError> {
+    if !call.is_cluster() {
+        return Ok(());
+    }
+    let held = leases::held(call, scope, at)?;
+    let known: Vec<IpAddr> = held.iter().map(|held| held.ip).collect();
+    if known.is_empty() { Ok(()) } else { endpoint::remove(call, at, &held, &known) }
 }
 
 /// What was seen is freed only as it was seen; what was not, by the attachment's identity.

@@ -38,13 +38,19 @@ fn is_sibling(alias: Option<&str>, at: &Attachment) -> bool {
     owner.is_some_and(|owner| owner.container_id == at.container_id && owner != *at)
 }
 
+/// Whether Calico made a link for this pod or container: it has no alias, and the name that Calico gives.
+pub(crate) fn is_calicos(call: &Call, link: &Link) -> bool {
+    let named = pod_name(call).as_deref() == Some(link.name.as_str());
+    named && link.alias.is_none() && link.kind.as_deref() == Some("veth") && !is_half_made(link)
+}
+
 fn own_name(at: &Attachment) -> String {
     let (network, container_id, ifname) = (&at.network, &at.container_id, &at.ifname);
     veth::host_name(&HostNameOf::Attachment { network, container_id, ifname })
 }
 
 /// The name that only the pod, not the attachment, decides.
-fn pod_name(call: &Call) -> Option<String> {
+pub(crate) fn pod_name(call: &Call) -> Option<String> {
     let of = match call.req.args.pod() {
         Some((namespace, pod)) => HostNameOf::Pod { namespace, pod },
         None if call.calico => {
@@ -117,7 +123,7 @@ fn link(host: &mut Nl, name: &str) -> Result<Option<Link>, CniError> {
 
 /// Deals with what stands in the link's place. True: it is the attachment's own, in the right
 /// namespace, and only wants completing. Its own from another namespace, and an older sandbox's of the
-/// same pod, are removed.
+/// same pod, are removed. With `leased_before`, a link that Calico made for this container becomes ours.
 ///
 /// # Errors
 /// Code 104 for a link of somebody else.
@@ -126,9 +132,16 @@ pub(crate) fn clear_the_way(
     host: &mut Nl,
     netns: &Netns,
     place: &Place,
+    leased_before: bool,
 ) -> Result<bool, CniError> {
     let Some(existing) = &place.link else { return Ok(false) };
     let ours = owns(existing, call.at());
+    let calicos = leased_before && is_calicos(call, existing);
+    if calicos && peer_is_in(call, netns, &call.at().ifname, existing) {
+        call.note(&format!("took over host link {}, which Calico made", existing.name));
+        netlink::adopt_link(host, existing.index, &call.at().alias()).map_err(|e| failure::kernel(&e))?;
+        return Ok(true);
+    }
     if ours && peer_is_in(call, netns, &call.at().ifname, existing) {
         return Ok(true);
     }

@@ -3,8 +3,9 @@
 //! ```text
 //!              ┌ add ──┬ lease: addresses ► leases ► ipam (plan) ► datastore (commit)
 //!   serve ► Call       ├ firewall, forwarding
-//!              │       └ links, wire ► netlink        each step pushed on the undo stack
-//!              ├ del ── retire link and routes ► release or journal ► delete link
+//!              │       ├ links, wire ► netlink        each step pushed on the undo stack
+//!              │       └ endpoint (clusters; what the pod asks for: pods)
+//!              ├ del ── retire link and routes ► endpoint ► release or journal ► delete link
 //!              ├ check ─ compare         ├ gc ── del of what is not valid      └ status
 //!              └ ipam_verbs: the same leases without a link
 //! ```
@@ -16,8 +17,11 @@ mod check;
 mod clock;
 mod del;
 mod delegated;
+mod endpoint;
 mod failure;
 mod firewall;
+mod former;
+mod gates;
 mod gc;
 mod import;
 mod ipam_verbs;
@@ -25,6 +29,7 @@ mod journal;
 mod leases;
 mod links;
 mod node;
+mod pods;
 mod ready;
 mod result;
 mod status;

@@ -48,6 +48,17 @@ impl Stores for ClusterStores {
             }
         }
     }
+
+    fn pods(&self, req: &Request, deadline: Deadline) -> Result<Arc<dyn Store>, OpenError> {
+        let config = kubernetes_config(&req.conf).with_env(&|name| env::var_os(name));
+        match Kubernetes::open(&config, deadline) {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) if error.kind == ErrorKind::Invalid => {
+                Err(OpenError::Config(CniError::config(format!("policy.type: k8s: {}", error.detail))))
+            }
+            Err(error) => Err(OpenError::Store(error)),
+        }
+    }
 }
 
 impl ClusterStores {
@@ -85,6 +96,10 @@ fn recorded(req: &Request, mode: Mode, store: Arc<dyn Store>) -> Result<Arc<dyn 
 /// Whether a request's objects are in a cluster's store; where none is configured the engine says so.
 pub(crate) fn is_cluster(req: &Request) -> bool {
     matches!(choose(req, &|name| env::var_os(name)), Ok(Choice::Etcd(_) | Choice::Kubernetes(_)))
+}
+
+pub(crate) fn is_kubernetes(req: &Request) -> bool {
+    matches!(choose(req, &|name| env::var_os(name)), Ok(Choice::Kubernetes(_)))
 }
 
 fn again(error: &Error) -> Error {

@@ -15,10 +15,10 @@ pub(crate) fn check(call: &Call) -> Result<(), CniError> {
     if conf.device_type != DeviceType::Veth {
         return Err(refused("device_type", "this build makes veth pairs only; use veth"));
     }
-    if conf.features.ip_addrs_no_ipam || conf.features.floating_ips {
+    if (conf.features.ip_addrs_no_ipam || conf.features.floating_ips) && !call.is_cluster() {
         return Err(refused(
             "feature_control",
-            "ip_addrs_no_ipam and floating_ips need the Kubernetes store",
+            "ip_addrs_no_ipam and floating_ips need a cluster's store, for they are asked for by pods",
         ));
     }
     if conf.ipam.use_pod_cidr {
@@ -26,9 +26,7 @@ pub(crate) fn check(call: &Call) -> Result<(), CniError> {
             "ipam.subnet: usePodCidr needs the Kubernetes store; write the subnet itself",
         ));
     }
-    note(call, "policy_setup_timeout_seconds", !conf.policy_setup_timeout.is_zero());
-    note(call, "readiness_gates", !conf.readiness_gates.is_empty());
-    note(call, "num_queues", conf.num_queues != 0);
+    note(call, "policy_setup_timeout_seconds", !conf.policy_setup_timeout.is_zero() && !call.is_cluster());
     Ok(())
 }
 

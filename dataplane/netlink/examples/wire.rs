@@ -95,6 +95,7 @@ fn plan(number: u32, dual: bool) -> PodPlan {
         pod_name: "eth0".into(),
         pod_mac: None,
         mtu: Some(1450),
+        queues: None,
         addresses,
         routes,
         forward_in_pod: false,

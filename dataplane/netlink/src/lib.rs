@@ -31,7 +31,8 @@ pub use inspect::{HostState, Neighbour, PodAddress, PodRouteSeen, PodState, insp
 pub use link::{Link, Settings, SettingsV6, link, links};
 pub use netns::{Netns, NetnsId};
 pub use pod::{
-    HOST_LL, HOST_MAC, PodPlan, PodRoute, UNFINISHED_GROUP, V4_GATEWAY, Wired, complete_pod, wire_pod,
+    HOST_LL, HOST_MAC, PodPlan, PodRoute, UNFINISHED_GROUP, V4_GATEWAY, Wired, adopt_link, complete_pod,
+    wire_pod,
 };
 pub use retire::{RETIRED_GROUP, delete_group, delete_link, retire};
 pub use route::{

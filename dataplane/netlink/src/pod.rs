@@ -10,10 +10,12 @@
 //! up last; a last look that also makes the carrier take effect.
 
 use crate::link::{self, Link, Settings};
+use crate::make;
 use crate::pod_requests::{self as requests};
 use crate::reply::Reply;
 use crate::{Error, Netns, Nl, beside, route, sysctl};
 use ipnet::IpNet;
+use netlink_packet_route::link::LinkAttribute;
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -40,6 +42,8 @@ pub struct PodPlan {
     pub pod_mac: Option<[u8; 6]>,
     /// Bytes, both ends; the kernel's 1500 where none is given. IPv6 needs at least 1280.
     pub mtu: Option<u32>,
+    /// Queues of each direction, both ends; the kernel's choice where none is given.
+    pub queues: Option<u32>,
     /// The pod's own addresses, of either or both families.
     pub addresses: Vec<IpAddr>,
     /// The pod's routes, each through its family's gateway.
@@ -112,6 +116,15 @@ pub fn complete_pod(host: &mut Nl, netns: &Netns, plan: &PodPlan) -> Result<Wire
         return Err(taken(found, plan));
     }
     complete(host, netns, plan, &reply)
+}
+
+/// Gives a link that somebody else made for this attachment its owner's name, for [`complete_pod`].
+///
+/// # Errors
+/// `Refused`, `Io`, `TimedOut`.
+pub fn adopt_link(host: &mut Nl, index: u32, alias: &str) -> Result<(), Error> {
+    let attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];
+    host.must(&[make::set_link("name the owner of link", index, None, attributes)]).map(drop)
 }
 
 /// The kernel checks names, but takes `%d` for a wish to number the link.

@@ -35,6 +35,7 @@ pub(crate) fn create_pair(plan: &PodPlan, netns: &Netns) -> Request {
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(peer))]),
     ];
     message.attributes.extend(plan.mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(queues(plan));
     let message = RouteNetlinkMessage::NewLink(message);
     Request::route("create veth pair", &plan.host_name, message, NLM_F_CREATE | NLM_F_EXCL)
 }
@@ -44,7 +45,14 @@ fn pod_message(plan: &PodPlan, netns: &Netns) -> LinkMessage {
     peer.attributes = vec![LinkAttribute::IfName(plan.pod_name.clone()), LinkAttribute::NetNsFd(netns.raw())];
     peer.attributes.extend(plan.pod_mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
     peer.attributes.extend(plan.mtu.map(LinkAttribute::Mtu));
+    peer.attributes.extend(queues(plan));
     peer
+}
+
+/// Both directions, of each end; they can only be given at creation.
+fn queues(plan: &PodPlan) -> impl Iterator<Item = LinkAttribute> + use<> {
+    let both = |count| [LinkAttribute::NumTxQueues(count), LinkAttribute::NumRxQueues(count)];
+    plan.queues.into_iter().flat_map(both)
 }
 
 /// Owner, settings, state and link-local address of the host end.

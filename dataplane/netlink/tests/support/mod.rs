@@ -82,6 +82,7 @@ pub fn plan(number: u32, addresses: &[&str]) -> PodPlan {
         pod_name: "eth0".to_owned(),
         pod_mac: None,
         mtu: None,
+        queues: None,
         addresses,
         routes: v4.into_iter().chain(v6).collect(),
         forward_in_pod: false,
