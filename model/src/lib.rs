@@ -4,20 +4,25 @@
 //! |---|---|
 //! | [`ip`] | address arithmetic, parsing |
 //! | [`keys`] | key texts from typed ids, and back |
-//! | [`block`], [`affinity`], [`resource`] | stored forms, Calico's JSON |
+//! | [`block`], [`affinity`], [`resource`], [`felix`] | stored forms, Calico's JSON |
 //! | [`endpoint`], [`profile`] | workload endpoints and profiles |
 //! | [`pod`] | pods and namespaces of Kubernetes, and what their annotations ask for |
+//! | [`node`] | what a node object says about its network |
+//! | [`change`] | a stored object's change, typed |
 //! | [`selector`] | Calico's selector language |
 //! | [`store`] | views, plans and writes |
 //! | [`veth`], [`time`] | names of host interfaces, texts of times |
 
 pub mod affinity;
 pub mod block;
+pub mod change;
 pub mod decode;
 pub mod endpoint;
+pub mod felix;
 pub mod ip;
 pub mod keys;
 pub mod netns;
+pub mod node;
 pub mod pod;
 pub mod profile;
 pub mod resource;
@@ -28,6 +33,7 @@ pub mod veth;
 
 pub use affinity::{Affinity, AffinityState, Handle, IpamConfig};
 pub use block::{Attribute, Block};
+pub use change::Change;
 pub use decode::{DecodeError, Problem, Stored};
 pub use endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
 pub use ip::Family;
