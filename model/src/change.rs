@@ -9,12 +9,27 @@ use ipnet::IpNet;
 /// A stored object as it is now; `None` where it is gone.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    Pool { name: String, pool: Option<IpPool> },
-    Block { cidr: IpNet, block: Option<Box<Block>> },
-    Node { name: String, node: Option<Box<Node>> },
-    Felix { name: String, config: Option<Box<FelixConfiguration>> },
+    Pool {
+        name: String,
+        pool: Option<IpPool>,
+    },
+    Block {
+        cidr: IpNet,
+        block: Option<Box<Block>>,
+    },
+    Node {
+        name: String,
+        node: Option<Box<Node>>,
+    },
+    Felix {
+        name: String,
+        config: Option<Box<FelixConfiguration>>,
+    },
     /// What a network without a pool object wants masqueraded.
-    Masquerade { network: String, nets: Option<Vec<IpNet>> },
+    Masquerade {
+        network: String,
+        nets: Option<Vec<IpNet>>,
+    },
 }
 
 impl Change {

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 const ALL_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 const ALL_V4: &str = "/proc/sys/net/ipv4/ip_forward";
 const CONF_V6: &str = "/proc/sys/net/ipv6/conf";
+const CONF_V4: &str = "/proc/sys/net/ipv4/conf";
 
 /// Turns on forwarding for the whole host, in the calling thread's namespace, where it is off.
 ///
@@ -77,6 +78,25 @@ pub(crate) fn host_end_v6(interface: &str, now: Option<SettingsV6>) -> Result<()
         }
     }
     Ok(())
+}
+
+/// As [`host_end_v6`] for a pod that runs; true when something had to be written. A link that went
+/// meanwhile has nothing to keep.
+pub(crate) fn keep_host_end_v6(interface: &str, now: SettingsV6) -> Result<bool, Error> {
+    if (now.disabled, now.accept_ra, now.forwarding, now.proxy_ndp) == (0, 0, 1, 1) {
+        return Ok(false);
+    }
+    Ok(found(host_end_v6(interface, Some(now)))?.is_some())
+}
+
+/// Turns a switch of `net.ipv4.conf.IF` on; false when the interface is gone.
+pub(crate) fn set_v4(interface: &str, name: &str) -> Result<bool, Error> {
+    Ok(found(write(&format!("{CONF_V4}/{interface}/{name}"), "1"))?.is_some())
+}
+
+/// IPv6 addresses may be given to the interface.
+pub(crate) fn allow_v6(interface: &str) -> Result<(), Error> {
+    ensure(&format!("{CONF_V6}/{interface}/disable_ipv6"), "0")
 }
 
 /// The pod's own settings; call it inside the pod's namespace.

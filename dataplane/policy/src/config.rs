@@ -112,7 +112,9 @@ impl fmt::Display for Problem {
                 write!(f, "{name} in {origin}: {value:?} is no value for it, and is passed over")
             }
             Problem::Unknown { name, origin } => write!(f, "{name} in {origin}: no setting has this name"),
-            Problem::Unused { name, origin } => write!(f, "{name} in {origin}: has no effect in this version"),
+            Problem::Unused { name, origin } => {
+                write!(f, "{name} in {origin}: has no effect in this version")
+            }
         }
     }
 }
@@ -192,7 +194,11 @@ fn set(config: &mut Config, problems: &mut Vec<Problem>, key: &str, value: &Valu
         Some(true) => {}
         Some(false) => {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            problems.push(Problem::Bad { name: key.to_owned(), origin, value: value.chars().take(80).collect() });
+            problems.push(Problem::Bad {
+                name: key.to_owned(),
+                origin,
+                value: value.chars().take(80).collect(),
+            });
         }
         None if names::ELSEWHERE.contains(&name.as_str()) => {}
         None if names::of_calico(&name) => problems.push(Problem::Unused { name: key.to_owned(), origin }),
@@ -321,7 +327,9 @@ fn prefix(value: &Value) -> Option<String> {
 
 fn nets(value: &Value) -> Option<Vec<IpNet>> {
     let texts: Vec<String> = match value {
-        Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>()?,
+        Value::Array(items) => {
+            items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>()?
+        }
         Value::String(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
         _ => return None,
     };
@@ -363,7 +371,10 @@ mod tests {
 
     #[test]
     fn the_strongest_source_that_can_be_read_holds() {
-        let stored = [("default", json!({"vxlanPort": 1, "vxlanVNI": 7, "ipipMTU": 1400})), ("node.n", json!({"vxlanPort": 2}))];
+        let stored = [
+            ("default", json!({"vxlanPort": 1, "vxlanVNI": 7, "ipipMTU": 1400})),
+            ("node.n", json!({"vxlanPort": 2})),
+        ];
         let port = |env: &[(&str, &str)], file: &str| sources(env, file, &stored).config("n").0.vxlan_port;
         assert_eq!(port(&[], ""), 2);
         assert_eq!(port(&[], "[global]\n# c\nVXLANPort = 3\n"), 3);
@@ -377,7 +388,8 @@ mod tests {
 
     #[test]
     fn what_is_bad_unknown_or_unused_is_told_and_changes_nothing() {
-        let stored = [("default", json!({"vxlanPort": 70000, "mtuIfacePattern": "(", "wat": 1, "bpfEnabled": true}))];
+        let stored =
+            [("default", json!({"vxlanPort": 70000, "mtuIfacePattern": "(", "wat": 1, "bpfEnabled": true}))];
         let (config, problems) = sources(&[], "", &stored).config("n");
         assert_eq!(config, Config::default());
         let origin = || Origin::Stored("default".into());

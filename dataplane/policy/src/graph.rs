@@ -178,9 +178,8 @@ impl Graph {
     fn workloads(&mut self, cidr: IpNet, block: Option<&Block>) {
         let held = block.into_iter().flat_map(Block::allocated);
         let own = held.filter(|(_, entry)| entry.get("node") == Some(&self.me) && !entry.released());
-        let new: BTreeMap<IpAddr, Workload> = own
-            .filter_map(|(ordinal, entry)| Some((block?.ip(ordinal), workload(entry)?)))
-            .collect();
+        let new: BTreeMap<IpAddr, Workload> =
+            own.filter_map(|(ordinal, entry)| Some((block?.ip(ordinal), workload(entry)?))).collect();
         let old: Vec<IpAddr> =
             self.wish.workloads.range(cidr.network()..=cidr.broadcast()).map(|(ip, _)| *ip).collect();
         for ip in old.into_iter().filter(|ip| !new.contains_key(ip)) {
@@ -215,13 +214,10 @@ impl Graph {
             self.renew_vteps();
             self.renew_rules();
         }
-        let stale = match std::mem::take(&mut self.all_stale) {
-            true => {
-                self.stale.clear();
-                self.blocks.keys().copied().collect()
-            }
-            false => std::mem::take(&mut self.stale),
-        };
+        let mut stale = std::mem::take(&mut self.stale);
+        if std::mem::take(&mut self.all_stale) {
+            stale.extend(self.blocks.keys());
+        }
         for cidr in &stale {
             self.renew_block(*cidr);
         }
@@ -232,7 +228,8 @@ impl Graph {
     }
 
     fn renew_block(&mut self, cidr: IpNet) {
-        let new = self.blocks.get(&cidr).map(|facts| self.around(|around| around.routes(facts, self.mode(&cidr))));
+        let new =
+            self.blocks.get(&cidr).map(|facts| self.around(|around| around.routes(facts, self.mode(&cidr))));
         let new = new.unwrap_or_default();
         let inside = (cidr, cidr)..=(IpNet::from(cidr.broadcast()), IpNet::from(cidr.broadcast()));
         let old: Vec<(IpNet, IpNet)> =
@@ -250,7 +247,11 @@ impl Graph {
 
     /// Of two blocks that ask for one route the larger wins: the other is a leftover.
     fn renew_route(&mut self, dst: IpNet) {
-        let wanted = self.asked.range((dst, IpNet::V4(ipnet::Ipv4Net::default()))..).take_while(|((d, _), _)| *d == dst).next();
+        let wanted = self
+            .asked
+            .range((dst, IpNet::V4(ipnet::Ipv4Net::default()))..)
+            .take_while(|((d, _), _)| *d == dst)
+            .next();
         let wanted = wanted.map(|(_, via)| *via);
         if self.wish.routes.get(&dst).copied() != wanted {
             put(&mut self.wish.routes, dst, wanted);

@@ -93,10 +93,13 @@ mod tests {
     #[test]
     fn the_pattern_finds_the_less_common_names_and_none_of_ours() {
         let pattern = Regex::new(MTU_PATTERN).unwrap();
-        for name in ["eth0", "ens5", "enp0s3", "eno1", "enx00", "wlan0", "wwan0", "ibp1s0", "ibs2", "slx0", "wlp2s0"] {
+        for name in
+            ["eth0", "ens5", "enp0s3", "eno1", "enx00", "wlan0", "wwan0", "ibp1s0", "ibs2", "slx0", "wlp2s0"]
+        {
             assert!(pattern.is_match(name), "{name}");
         }
-        for name in ["cali0123456789a", "vxlan.calico", "tunl0", "wireguard.cali", "lo", "docker0", "veth12"] {
+        for name in ["cali0123456789a", "vxlan.calico", "tunl0", "wireguard.cali", "lo", "docker0", "veth12"]
+        {
             assert!(!pattern.is_match(name), "{name}");
         }
     }
