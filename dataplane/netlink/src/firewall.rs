@@ -39,16 +39,28 @@ pub struct Firewall {
 /// `BadField` for a name that nftables could not take; `NftMissing` when the program is not
 /// installed; `NftFailed` with its words; `TimedOut` after `timeout`; `Lock`, `Io`; `Kernel`.
 pub fn ensure_firewall(wish: &Firewall, lock: &Path, timeout: Duration) -> Result<bool, FirewallError> {
-    let rules = ruleset::of(wish)?;
+    ensure(&wish.table, &ruleset::of(wish)?, lock, timeout)
+}
+
+/// As [`ensure_firewall`], for a table of the caller's own content: sets and chains in the language of
+/// `nft`. Names in it are the caller's to check.
+///
+/// # Errors
+/// As [`ensure_firewall`].
+pub fn ensure_table(table: &str, content: &str, lock: &Path, timeout: Duration) -> Result<bool, FirewallError> {
+    ensure(table, &ruleset::custom(table, content)?, lock, timeout)
+}
+
+fn ensure(table: &str, rules: &ruleset::Rules, lock: &Path, timeout: Duration) -> Result<bool, FirewallError> {
     let mut nl = Nl::open(netlink_sys::protocols::NETLINK_NETFILTER, timeout)?;
-    if is_in_place(&mut nl, wish, &rules)? {
+    if is_in_place(&mut nl, table, rules)? {
         return Ok(false);
     }
     let _lock = nft::lock(lock, timeout)?;
-    if is_in_place(&mut nl, wish, &rules)? {
+    if is_in_place(&mut nl, table, rules)? {
         return Ok(false);
     }
-    nft::run(&wish.table, &rules.text, timeout)?;
+    nft::run(table, &rules.text, timeout)?;
     Ok(true)
 }
 
@@ -60,8 +72,8 @@ pub fn remove_firewall(table: &str, timeout: Duration) -> Result<(), FirewallErr
     nft::run(table, &ruleset::removal(table)?, timeout)
 }
 
-fn is_in_place(nl: &mut Nl, wish: &Firewall, rules: &ruleset::Rules) -> Result<bool, FirewallError> {
-    let outcome = nl.ask(get_chain(&wish.table, &rules.mark))?;
+fn is_in_place(nl: &mut Nl, table: &str, rules: &ruleset::Rules) -> Result<bool, FirewallError> {
+    let outcome = nl.ask(get_chain(table, &rules.mark))?;
     match outcome.errno() {
         // INVAL: nf_tables is not loaded, so there is nothing yet.
         Some(Errno::NOENT | Errno::INVAL | Errno::OPNOTSUPP) => Ok(false),

@@ -1,6 +1,6 @@
 //! What the kernel reports of changes, whoever makes them.
 
-use crate::inspect;
+use crate::inspect::{self, PodRouteSeen};
 use crate::link::{self, Link};
 use crate::reply::{Reply, next_message, u32_at};
 use crate::{Error, Nl};
@@ -33,11 +33,7 @@ pub enum Seen {
         net: IpNet,
     },
     Route {
-        dst: IpNet,
-        table: u32,
-        protocol: u8,
-        metric: u32,
-        ifindex: Option<u32>,
+        route: Box<PodRouteSeen>,
         gone: bool,
     },
     /// A neighbour or a forwarding entry.
@@ -164,15 +160,8 @@ fn report(reply: &Reply) -> Option<Seen> {
             Seen::Address { ifindex: address.ifindex, net: address.net }
         }
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
-            let route = inspect::route(&as_new(reply, libc::RTM_NEWROUTE))?;
-            Seen::Route {
-                dst: route.dst,
-                table: route.table,
-                protocol: route.protocol,
-                metric: route.metric,
-                ifindex: route.ifindex,
-                gone: reply.kind == libc::RTM_DELROUTE,
-            }
+            let route = Box::new(inspect::route(&as_new(reply, libc::RTM_NEWROUTE))?);
+            Seen::Route { route, gone: reply.kind == libc::RTM_DELROUTE }
         }
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
             let (header, _) = reply.split(12)?;

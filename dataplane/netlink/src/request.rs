@@ -41,6 +41,11 @@ impl Request {
         Request { op, subject: subject.to_string(), is_question: false, bytes }
     }
 
+    /// As [`Request::raw`], a question for one object.
+    pub fn raw_question(op: &'static str, subject: impl ToString, kind: u16, body: &[u8]) -> Self {
+        Request { is_question: true, ..Request::raw(op, subject, kind, 0, body) }
+    }
+
     /// Appends the request to `out`, numbered `seq`; with `confirm`, the kernel acknowledges it.
     pub fn append(&self, out: &mut Vec<u8>, seq: u32, confirm: bool) {
         let start = out.len();

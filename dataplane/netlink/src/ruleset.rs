@@ -21,14 +21,23 @@ pub(crate) fn of(wish: &Firewall) -> Result<Rules, FirewallError> {
         chains.push_str(&guard(&wish.prefix));
     }
     chains.push_str(&masquerade(wish));
-    let mark = format!("v-{:016x}", fnv1a(chains.as_bytes()));
-    let table = &wish.table;
+    Ok(whole(&wish.table, &chains))
+}
+
+/// A table of the caller's own content.
+pub(crate) fn custom(table: &str, content: &str) -> Result<Rules, FirewallError> {
+    check("table", table, 64, "-_")?;
+    Ok(whole(table, content))
+}
+
+fn whole(table: &str, content: &str) -> Rules {
+    let mark = format!("v-{:016x}", fnv1a(content.as_bytes()));
     // To delete needs something to delete: the first line makes it if it is not there.
     let text = format!(
         "table inet {table}\ndelete table inet {table}\n\
-         table inet {table} {{\n{chains}\tchain {mark} {{\n\t}}\n}}\n"
+         table inet {table} {{\n{content}\tchain {mark} {{\n\t}}\n}}\n"
     );
-    Ok(Rules { text, mark })
+    Rules { text, mark }
 }
 
 pub(crate) fn removal(table: &str) -> Result<String, FirewallError> {

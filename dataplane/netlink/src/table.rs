@@ -180,8 +180,8 @@ pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
 }
 
 impl NodeRoute {
-    /// Whether the kernel's route is this one.
-    fn is(&self, seen: &PodRouteSeen) -> bool {
+    /// Whether the kernel's route leads there.
+    pub fn is(&self, seen: &PodRouteSeen) -> bool {
         match *self {
             NodeRoute::Blackhole => seen.kind == RouteKind::Blackhole,
             NodeRoute::Throw => seen.kind == RouteKind::Other(libc::RTN_THROW),

@@ -30,6 +30,9 @@ mod ifla {
     pub const VXLAN_LOCAL6: u16 = 17;
 }
 
+/// Alias of a link that the kernel makes unasked, while it is in use by us.
+const OURS: &str = "percale:tunnel";
+
 /// A VXLAN link without learning: whom it reaches is said by [`crate::sync_vteps`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VxlanLink {
@@ -83,6 +86,10 @@ pub fn ensure_vxlan(nl: &mut Nl, wish: &VxlanLink) -> Result<Ensured, Error> {
 pub fn ensure_ipip(nl: &mut Nl, name: &str, address: IpAddr, mtu: u32) -> Result<Ensured, Error> {
     let mut changed = make_plain(nl, "ipip", name)?;
     let link = there(nl, name)?;
+    if link.alias.as_deref() != Some(OURS) {
+        let alias = vec![LinkAttribute::IfAlias(OURS.to_owned())];
+        nl.must(&[make::set_link("mark link", link.index, None, alias)])?;
+    }
     changed |= finish(nl, &link, None, mtu)?;
     changed |= sync_addresses(nl, link.index, name, Some(address), true)?;
     Ok(Ensured { ifindex: link.index, changed })
@@ -119,12 +126,13 @@ pub fn remove_tunnel(nl: &mut Nl, name: &str, kind: &str) -> Result<bool, Error>
         remove(nl, link.index)?;
         return Ok(true);
     }
-    let mut changed = sync_addresses(nl, link.index, name, None, true)?;
-    if link.up {
-        nl.must(&[make::set_link("set down link", link.index, Some(false), Vec::new())])?;
-        changed = true;
+    if link.alias.as_deref() != Some(OURS) {
+        return Ok(false);
     }
-    Ok(changed)
+    sync_addresses(nl, link.index, name, None, true)?;
+    let alias = vec![LinkAttribute::IfAlias(String::new())];
+    nl.must(&[make::set_link("set down link", link.index, Some(false), alias)])?;
+    Ok(true)
 }
 
 /// Sets a link's MTU where it differs; true when it did.

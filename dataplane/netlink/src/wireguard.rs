@@ -112,8 +112,7 @@ fn family(nl: &mut Nl) -> Result<u16, Error> {
     const FAMILY_ID: u16 = 1;
     const FAMILY_NAME: u16 = 2;
     let body = AttrWriter::with_header(&[CTRL_CMD_GETFAMILY, 1, 0, 0]).text(FAMILY_NAME, "wireguard");
-    let request =
-        Request { is_question: true, ..Request::raw("look up", "WireGuard", GENL_ID_CTRL, 0, body.bytes()) };
+    let request = Request::raw_question("look up", "WireGuard", GENL_ID_CTRL, body.bytes());
     let replies = nl.ask(request)?.ok()?;
     let id = |reply: &Reply| {
         let (_, attrs) = reply.split(4)?;

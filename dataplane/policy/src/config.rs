@@ -42,6 +42,8 @@ pub struct Config {
     pub ipv6: bool,
     /// Seconds between full comparisons with the kernel; 0 is never.
     pub refresh_secs: u32,
+    /// Calico's name of a level; empty: not set.
+    pub log_level: String,
 }
 
 impl Default for Config {
@@ -71,6 +73,7 @@ impl Default for Config {
             external_nodes: Vec::new(),
             ipv6: true,
             refresh_secs: 90,
+            log_level: String::new(),
         }
     }
 }
@@ -232,6 +235,7 @@ fn assign(config: &mut Config, name: &str, value: &Value) -> Option<bool> {
         "allowipippacketsfromworkloads" => put(&mut config.allow_ipip_from_workloads, boolean(value)),
         "externalnodeslist" | "externalnodescidrlist" => put(&mut config.external_nodes, nets(value)),
         "ipv6support" => put(&mut config.ipv6, boolean(value)),
+        "logseverityscreen" => put(&mut config.log_level, level(value)),
         "routerefreshinterval" => put(&mut config.refresh_secs, seconds(value)),
         _ => return None,
     };
@@ -304,6 +308,12 @@ pub fn go_duration_ms(text: &str) -> Option<u64> {
         rest = &unit[end..];
     }
     (total.is_finite() && total < 1e15).then_some(total as u64)
+}
+
+fn level(value: &Value) -> Option<String> {
+    let levels = ["trace", "debug", "info", "warning", "warn", "error", "fatal", "panic", "critical", "none"];
+    let text = value.as_str()?.to_ascii_lowercase();
+    levels.contains(&text.as_str()).then_some(text)
 }
 
 fn pattern(value: &Value) -> Option<String> {

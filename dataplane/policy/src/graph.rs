@@ -441,6 +441,7 @@ fn workload(entry: &model::Attribute) -> Option<Workload> {
         network: text("network"),
         ifname: text("ifname"),
         pod: text("namespace").zip(text("pod")),
+        netns: text("netns"),
     })
 }
 

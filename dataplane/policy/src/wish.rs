@@ -78,6 +78,8 @@ pub struct Workload {
     pub ifname: Option<String>,
     /// Namespace and name of its pod.
     pub pod: Option<(String, String)>,
+    /// Path and inode of its namespace, as the lease has them.
+    pub netns: Option<String>,
 }
 
 /// What our nftables tables should hold.
