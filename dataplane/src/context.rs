@@ -20,4 +20,6 @@ pub struct Context {
     pub health: Health,
     pub metrics: Metrics,
     pub state_dir: PathBuf,
+    /// How far the plane has come.
+    pub plane: crate::plane::Progress,
 }

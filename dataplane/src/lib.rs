@@ -14,7 +14,9 @@ pub mod health;
 mod http;
 pub mod log;
 pub mod metrics;
+mod node;
 mod parts;
+pub mod plane;
 mod serve;
 pub mod shutdown;
 mod store;
@@ -33,7 +35,11 @@ use std::time::Duration;
 
 /// Every part of the daemon. One that ends before it was asked to ends the daemon with a failure, and
 /// whoever supervises it starts it again.
-const PARTS: &[Part] = &[Part { name: "serve", run: serve::run }];
+const PARTS: &[Part] = &[
+    Part { name: "serve", run: serve::run },
+    Part { name: "plane", run: plane::run },
+    Part { name: "node", run: node::run },
+];
 
 /// How long the daemon waits for another one on this host before it says so again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,6 +71,7 @@ fn work(config: Config, health: Health, metrics: Metrics, shutdown: &Shutdown) -
         shutdown: shutdown.clone(),
         health,
         metrics,
+        plane: plane::Progress::default(),
     });
     tracing::info!(node = context.node_name, store = context.store.identity(), "percaled runs");
     parts::run(PARTS, &context)

@@ -77,6 +77,11 @@ pub trait Store: Send + Sync {
     /// Makes sure that what was read is durable, for an answer that commits nothing itself.
     fn barrier(&self, deadline: Deadline) -> Result<(), Error>;
 
+    /// Tells the cluster that pods may be sent to this node, where the cluster waits for that word.
+    fn set_network_available(&self, _node: &str, _deadline: Deadline) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Starts a watch of `prefix`: first every existing entry, then [`Event::Synced`], then changes.
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error>;
 }

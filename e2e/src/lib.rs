@@ -14,6 +14,7 @@
 //! | [`clean`] | what must hold once every pod is gone |
 //! | [`containerd`], [`podman`], [`cnitool`] | the real clients |
 //! | [`installer`] | `percale-install` in a bed |
+//! | [`nodes`] | several nodes, each with its daemon, and one etcd |
 //! | [`strace`] | SIGKILL at the nth call of a system call |
 //! | [`bench`] | the benchmarks of `scripts/bench` |
 //! | [`random`] | seeded chance for the tests that need it |
@@ -31,6 +32,7 @@ pub mod containerd;
 pub mod image;
 pub mod installer;
 pub mod netns;
+pub mod nodes;
 pub mod podman;
 pub mod probe;
 pub mod random;

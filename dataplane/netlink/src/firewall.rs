@@ -47,11 +47,21 @@ pub fn ensure_firewall(wish: &Firewall, lock: &Path, timeout: Duration) -> Resul
 ///
 /// # Errors
 /// As [`ensure_firewall`].
-pub fn ensure_table(table: &str, content: &str, lock: &Path, timeout: Duration) -> Result<bool, FirewallError> {
+pub fn ensure_table(
+    table: &str,
+    content: &str,
+    lock: &Path,
+    timeout: Duration,
+) -> Result<bool, FirewallError> {
     ensure(table, &ruleset::custom(table, content)?, lock, timeout)
 }
 
-fn ensure(table: &str, rules: &ruleset::Rules, lock: &Path, timeout: Duration) -> Result<bool, FirewallError> {
+fn ensure(
+    table: &str,
+    rules: &ruleset::Rules,
+    lock: &Path,
+    timeout: Duration,
+) -> Result<bool, FirewallError> {
     let mut nl = Nl::open(netlink_sys::protocols::NETLINK_NETFILTER, timeout)?;
     if is_in_place(&mut nl, table, rules)? {
         return Ok(false);

@@ -201,7 +201,8 @@ impl Graph {
         put(&mut self.nodes, name.to_owned(), net);
         self.around_stale = true;
         match name == self.me {
-            true => self.all_stale = true,
+            // Its links hang on its addresses.
+            true => (self.all_stale, self.delta.links) = (true, true),
             false => self.stale.extend(self.blocks_of.get(name).into_iter().flatten()),
         }
     }

@@ -45,7 +45,9 @@ fn asked(method: &Method, family: Family, stored: &NodeNet) -> Result<Vec<IpAddr
 fn source_towards(to: &str, family: Family) -> Result<Option<IpAddr>> {
     let any = if family == Family::V4 { "0.0.0.0:0" } else { "[::]:0" };
     let targets = (to, 80).to_socket_addrs().with_context(|| format!("IP autodetection: can-reach={to}"))?;
-    let Some(target) = targets.into_iter().find(|target| Family::of(target.ip()) == family) else { return Ok(None) };
+    let Some(target) = targets.into_iter().find(|target| Family::of(target.ip()) == family) else {
+        return Ok(None);
+    };
     let socket = UdpSocket::bind(any).context("IP autodetection: opening a socket")?;
     match socket.connect(target) {
         Ok(()) => Ok(Some(socket.local_addr().context("IP autodetection")?.ip())),
@@ -60,12 +62,16 @@ pub(super) fn interfaces() -> Result<Vec<Interface>> {
     links.sort_by_key(|link| link.index);
     let addresses = netlink::addresses(&mut nl).context("looking at addresses")?;
     let of = |index: u32| addresses.iter().filter(move |(at, _)| *at == index).map(|(_, net)| *net);
-    Ok(links.into_iter().map(|link| Interface { addresses: of(link.index).collect(), name: link.name }).collect())
+    Ok(links
+        .into_iter()
+        .map(|link| Interface { addresses: of(link.index).collect(), name: link.name })
+        .collect())
 }
 
 /// Refuses an address that another node has.
 pub(super) fn check_unique(me: &str, net: IpNet, others: &[(String, NodeNet)]) -> Result<()> {
-    let has = |node: &NodeNet| node.family(Family::of_net(&net)).address.is_some_and(|a| a.addr() == net.addr());
+    let has =
+        |node: &NodeNet| node.family(Family::of_net(&net)).address.is_some_and(|a| a.addr() == net.addr());
     match others.iter().find(|(name, node)| name != me && has(node)) {
         Some((name, _)) => bail!(
             "node {name} already has the address {}; give this node another one (IP, IP_AUTODETECTION_METHOD), or \

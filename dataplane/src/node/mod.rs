@@ -1,7 +1,7 @@
 //! This node among the others: its name, addresses, tunnel addresses, and the word that it is ready.
 //!
 //! ```text
-//!   addresses of the host ─► Node object ─► default pools ─► tunnel addresses ─► nodename file
+//!   default pools ─► addresses of the host ─► Node object ─► tunnel addresses ─► nodename file
 //!                                                 then, once the plane is in place: NetworkUnavailable=False, conflist
 //! ```
 //! A pass does all of it and changes only what differs. It is repeated when pools change, and every
@@ -75,11 +75,11 @@ struct NodePart<'a> {
 impl NodePart<'_> {
     fn pass(&mut self) -> Result<()> {
         let (context, settings) = (self.context, &self.settings);
-        object::ensure(context, settings)?;
         if !self.pools_made {
             pools::ensure(context)?;
             self.pools_made = true;
         }
+        object::ensure(context, settings)?;
         tunnels::ensure(context)?;
         publish::nodename(context)
     }

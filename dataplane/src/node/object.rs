@@ -54,11 +54,14 @@ fn all(context: &Context) -> Result<Vec<(String, NodeNet)>> {
 /// Sets or removes fields of the node's object, which is made where there is none.
 pub(super) fn set(context: &Context, fields: &[(NodeField, Option<String>)]) -> Result<()> {
     let mut view = View::new();
-    let planned = drive(&*context.store, &mut view, Deadline::after(CALL), |view| plan(view, context, fields));
+    let planned =
+        drive(&*context.store, &mut view, Deadline::after(CALL), |view| plan(view, context, fields));
     match planned {
         Ok((true, _)) => {
-            let set: Vec<String> =
-                fields.iter().map(|(field, value)| format!("{field:?}={}", value.as_deref().unwrap_or("none"))).collect();
+            let set: Vec<String> = fields
+                .iter()
+                .map(|(field, value)| format!("{field:?}={}", value.as_deref().unwrap_or("none")))
+                .collect();
             tracing::info!("this node: {}", set.join(" "));
             Ok(())
         }
@@ -79,7 +82,9 @@ fn plan(
     if let Some(entry) = view.get(&ready)? {
         let info = ClusterInformation::decode(&ready, &entry.value).map_err(|e| Stop::Fail(e.into()))?;
         if info.spec.datastore_ready == Some(false) {
-            return Err(Stop::Fail(anyhow!("the datastore is not ready: a migration or an upgrade is running")));
+            return Err(Stop::Fail(anyhow!(
+                "the datastore is not ready: a migration or an upgrade is running"
+            )));
         }
     }
     let entry = view.get(&key)?;

@@ -13,7 +13,8 @@ pub(super) fn ensure(context: &Context) -> Result<()> {
     let existing: Vec<IpPool> =
         stored.iter().filter_map(|entry| IpPool::decode(&entry.key, &entry.value).ok()).collect();
     for pool in policy::pools::defaults(&|name| std::env::var(name).ok(), &existing)? {
-        let write = Write { key: policy::pools::key(&pool), expect: Expect::Absent, value: Some(pool.encode()) };
+        let write =
+            Write { key: policy::pools::key(&pool), expect: Expect::Absent, value: Some(pool.encode()) };
         match context.store.commit(&[write], Deadline::after(CALL)) {
             Ok(_) => tracing::info!(pool = pool.name(), cidr = pool.spec.cidr, "pool created"),
             // Another node was first.

@@ -28,9 +28,13 @@ pub(super) fn announce(context: &Context, settings: &Settings) -> Result<()> {
         context.store.set_network_available(&context.node_name, Deadline::after(CALL))?;
     }
     let Some(conflist) = &settings.conflist else { return Ok(()) };
-    let staged = context.state_dir.join(STAGED);
+    let name = conflist.file_name().unwrap_or_default();
+    let staged = context.state_dir.join(STAGED).join(name);
     let bytes = fs::read(&staged).with_context(|| {
-        format!("{}: the configuration that percale-install leaves here with PUBLISH_CONF=daemon", staged.display())
+        format!(
+            "{}: the configuration that percale-install leaves here with PUBLISH_CONF=daemon",
+            staged.display()
+        )
     })?;
     if fs::read(conflist).is_ok_and(|there| there == bytes) {
         return Ok(());
@@ -47,7 +51,8 @@ fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let temporary = dir.join(format!(".percaled.{}", std::process::id()));
     let put = || {
         fs::create_dir_all(dir)?;
-        let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let mut out =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
         out.write_all(bytes)?;
         out.sync_all()?;
         fs::rename(&temporary, file)?;

@@ -85,7 +85,8 @@ fn conflist(env: &Env) -> Result<Option<PathBuf>> {
     }
     let usual = ["/host/etc/cni/net.d", "/etc/cni/net.d"].map(PathBuf::from);
     let dir = set("CNI_CONF_DIR").map(PathBuf::from);
-    let dir = dir.or_else(|| usual.iter().find(|dir| dir.is_dir()).cloned()).unwrap_or_else(|| usual[1].clone());
+    let dir =
+        dir.or_else(|| usual.iter().find(|dir| dir.is_dir()).cloned()).unwrap_or_else(|| usual[1].clone());
     Ok(Some(dir.join(set("CNI_CONF_NAME").unwrap_or_else(|| "10-percale.conflist".to_owned()))))
 }
 
@@ -118,7 +119,10 @@ mod tests {
         assert_eq!(settings.poll, Duration::from_secs(90));
         assert_eq!(read(&[]).unwrap().v4.0, Wanted::Keep);
         assert_eq!(read(&[("IP", "none")]).unwrap().v4.0, Wanted::KeepOrNone);
-        assert_eq!(read(&[("IP6", "autodetect"), ("AUTODETECT_POLL_INTERVAL", "x")]).unwrap().v6.0, Wanted::Detect);
+        assert_eq!(
+            read(&[("IP6", "autodetect"), ("AUTODETECT_POLL_INTERVAL", "x")]).unwrap().v6.0,
+            Wanted::Detect
+        );
     }
 
     #[test]

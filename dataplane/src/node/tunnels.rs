@@ -153,8 +153,12 @@ impl<'a> Calls<'a> {
     fn assign(&self, pools: &[&IpPool], explicit: Option<IpAddr>) -> Result<IpAddr> {
         let names = pools.iter().map(|pool| pool.name().to_owned()).collect();
         let ask = Ask { family: self.tunnel.family(), explicit, pools: Pools::Named(names) };
-        let request =
-            Assign { handle: self.handle.clone(), attrs: self.attrs.clone(), asks: vec![ask], ..Assign::default() };
+        let request = Assign {
+            handle: self.handle.clone(),
+            attrs: self.attrs.clone(),
+            asks: vec![ask],
+            ..Assign::default()
+        };
         let assigned = self.locked(|view, cx| ipam::plan_assign(view, cx, &request))?;
         let given = assigned.addresses.first().map(|given| given.ip);
         given.ok_or_else(|| anyhow!("{}: no address was given", self.handle))
@@ -170,7 +174,8 @@ impl<'a> Calls<'a> {
         &self,
         plan: impl FnMut(&View, &IpamContext) -> Result<Plan<T>, model::store::Stop<ipam::IpamError>>,
     ) -> Result<T> {
-        let _lock = Lock::acquire(&self.context.config.ipam_lock_file, Kind::Exclusive, Deadline::after(CALL))?;
+        let _lock =
+            Lock::acquire(&self.context.config.ipam_lock_file, Kind::Exclusive, Deadline::after(CALL))?;
         self.run(plan)
     }
 

@@ -15,7 +15,10 @@ use std::time::Duration;
 /// One thing heard.
 pub(super) enum Event {
     /// What stands under a key now; `None`: nothing.
-    Stored { key: String, value: Option<Vec<u8>> },
+    Stored {
+        key: String,
+        value: Option<Vec<u8>>,
+    },
     /// A watch has told all that there is.
     InSync(usize),
     Kernel(Vec<Seen>),
@@ -74,7 +77,13 @@ fn listen(mut monitor: Monitor, sender: &SyncSender<Event>, shutdown: &Shutdown)
 }
 
 /// Follows a prefix for good: a watch that fails is started again, and what went meanwhile is told.
-fn follow(store: &Arc<dyn Store>, prefix: &str, number: usize, sender: &SyncSender<Event>, shutdown: &Shutdown) {
+fn follow(
+    store: &Arc<dyn Store>,
+    prefix: &str,
+    number: usize,
+    sender: &SyncSender<Event>,
+    shutdown: &Shutdown,
+) {
     let mut mirror = Mirror::default();
     while !shutdown.is_set() {
         let ended = match store.watch(prefix) {

@@ -52,7 +52,7 @@ pub(super) struct Kernel {
     /// Links that are no pod's, as they were seen last: MTU and whether they are up.
     host_links: BTreeMap<u32, (String, u32, bool)>,
     mtus: Option<Mtus>,
-    /// Nets that the last comparison could not route.
+    /// Whether the kernel does IPv6.
     has_v6: bool,
 }
 
@@ -66,6 +66,12 @@ impl Kernel {
             mtus: None,
             has_v6: std::path::Path::new("/proc/sys/net/ipv6").exists(),
         })
+    }
+
+    /// The WireGuard links that exist, by name.
+    pub fn wireguard_links(&self, graph: &Graph) -> Vec<(Family, String)> {
+        let there = self.tunnels.wireguard.keys();
+        there.filter_map(|family| Some((*family, graph.wish().wireguard.get(family)?.name.clone()))).collect()
     }
 
     /// Makes everything as wished.
@@ -104,18 +110,29 @@ impl Kernel {
     }
 
     fn sync_mtu(&mut self, graph: &Graph) -> Result<usize> {
-        let links = self.host_links.values().map(|(name, mtu, _)| policy::mtu::HostLink { name: name.clone(), mtu: *mtu });
+        let links = self
+            .host_links
+            .values()
+            .map(|(name, mtu, _)| policy::mtu::HostLink { name: name.clone(), mtu: *mtu });
         let mtus = policy::mtu::mtus(&links.collect::<Vec<_>>(), graph);
         let before = self.mtus.replace(mtus);
         if before.is_none_or(|before| before.host != mtus.host) && mtus.guessed {
             let pattern = &graph.config().mtu_pattern;
-            tracing::warn!(pattern, mtu = mtus.host, "no interface matches mtuIfacePattern; its MTU is assumed");
+            tracing::warn!(
+                pattern,
+                mtu = mtus.host,
+                "no interface matches mtuIfacePattern; its MTU is assumed"
+            );
         }
         mtu::publish(&self.state_dir, mtus.pod, &mut self.nl, graph)
     }
 
     fn sync_routes(&mut self, wish: &Wish, done: &mut Done) {
-        let routes = wish.routes.iter().filter_map(|(dst, via)| Some((*dst, self.tunnels.route(dst, *via)?))).collect();
+        let routes = wish
+            .routes
+            .iter()
+            .filter_map(|(dst, via)| Some((*dst, self.tunnels.route(dst, *via)?)))
+            .collect();
         self.report_unroutable(wish, &routes, done);
         match netlink::sync_routes(&mut self.nl, Table::of_node(MAIN_TABLE), &routes) {
             Ok(synced) => note(synced, done),
@@ -126,7 +143,8 @@ impl Kernel {
     fn report_unroutable(&self, wish: &Wish, routes: &BTreeMap<IpNet, NodeRoute>, done: &mut Done) {
         let lost: Vec<&IpNet> = wish.routes.keys().filter(|dst| !routes.contains_key(*dst)).collect();
         if let Some(first) = lost.first() {
-            done.problems.push(format!("{} networks, such as {first}, have no link to be routed by", lost.len()));
+            done.problems
+                .push(format!("{} networks, such as {first}, have no link to be routed by", lost.len()));
         }
     }
 
@@ -157,7 +175,9 @@ impl Kernel {
     pub fn sync_workloads(&mut self, graph: &Graph) -> Done {
         let mut done = Done::default();
         let families: BTreeSet<Family> = graph.wish().workloads.keys().map(|ip| Family::of(*ip)).collect();
-        let needs = |family| families.contains(&family) || graph.wish().routes.keys().any(|net| Family::of_net(net) == family);
+        let needs = |family| {
+            families.contains(&family) || graph.wish().routes.keys().any(|net| Family::of_net(net) == family)
+        };
         let v6 = needs(Family::V6) && self.has_v6;
         done.step(netlink::ensure_forwarding(needs(Family::V4), v6).map(|()| 0));
         workloads::sync(&mut self.nl, graph, &mut done);

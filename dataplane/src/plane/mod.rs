@@ -19,6 +19,7 @@ mod wireguard;
 mod workloads;
 
 pub use progress::Progress;
+pub(crate) use wireguard::public_key;
 
 use crate::context::Context;
 use crate::health::Condition;
@@ -87,7 +88,8 @@ struct Plane<'a> {
 impl<'a> Plane<'a> {
     fn new(context: &'a Context) -> Result<Self> {
         let file = context.config.felix_file.clone().unwrap_or_else(|| FELIX_FILE.into());
-        let sources = Sources::new(environment(), &read_felix_file(&file, context.config.felix_file.is_some())?);
+        let sources =
+            Sources::new(environment(), &read_felix_file(&file, context.config.felix_file.is_some())?);
         let bgp = is_bgp(&|name| std::env::var_os(name));
         let graph = Graph::new(&context.node_name, bgp, sources);
         let plane = Self {
@@ -192,6 +194,7 @@ impl<'a> Plane<'a> {
         let begun = Instant::now();
         let done = self.kernel.sync(&self.graph);
         self.summary.note("resync", begun.elapsed(), &done);
+        self.context.plane.set_wireguard(self.kernel.wireguard_links(&self.graph));
         let next = self.graph.config().refresh_secs;
         if next > 0 {
             self.due.full = Some(Instant::now() + Duration::from_secs(next.into()));
@@ -229,7 +232,9 @@ impl<'a> Plane<'a> {
             self.pause = RETRY.0;
             if whole {
                 self.condition.ready();
-                self.context.plane.set_synced();
+                if self.graph.own_node().is_some() {
+                    self.context.plane.set_synced();
+                }
             }
             return;
         };
@@ -272,7 +277,8 @@ fn merge(into: &mut Delta, delta: Delta) {
 }
 
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// The file's text; one that was not asked for need not exist.

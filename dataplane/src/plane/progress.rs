@@ -1,5 +1,6 @@
 //! What other parts may know of the plane.
 
+use model::Family;
 use policy::config::Problem;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,8 @@ struct State {
     /// The kernel was once as wished.
     synced: bool,
     problems: Vec<Problem>,
+    /// Names of the WireGuard links that exist.
+    wireguard: Vec<(Family, String)>,
 }
 
 impl Progress {
@@ -28,6 +31,15 @@ impl Progress {
     /// What is wrong with the settings.
     pub fn problems(&self) -> Vec<Problem> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).problems.clone()
+    }
+
+    /// The WireGuard links that exist, whose keys the node's object tells.
+    pub(crate) fn wireguard(&self) -> Vec<(Family, String)> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).wireguard.clone()
+    }
+
+    pub(super) fn set_wireguard(&self, links: Vec<(Family, String)>) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).wireguard = links;
     }
 
     pub(super) fn set_synced(&self) {

@@ -34,20 +34,32 @@ fn content(wish: &Rules) -> String {
     for family in Family::BOTH {
         let nodes: Vec<String> =
             wish.nodes.iter().filter(|net| Family::of_net(net) == family).map(IpNet::to_string).collect();
-        let elements = if nodes.is_empty() { String::new() } else { format!(" elements = {{ {} }};", nodes.join(", ")) };
+        let elements =
+            if nodes.is_empty() { String::new() } else { format!(" elements = {{ {} }};", nodes.join(", ")) };
         let version = family.version();
-        put(&mut text, format_args!(
-            "\tset nodes{version} {{ type ipv{version}_addr; flags interval; auto-merge;{elements} }}"
-        ));
+        put(
+            &mut text,
+            format_args!(
+                "\tset nodes{version} {{ type ipv{version}_addr; flags interval; auto-merge;{elements} }}"
+            ),
+        );
     }
-    put(&mut text, format_args!("\tchain from-pods {{\n\t\ttype filter hook prerouting priority -310; policy accept;"));
+    put(
+        &mut text,
+        format_args!("\tchain from-pods {{\n\t\ttype filter hook prerouting priority -310; policy accept;"),
+    );
     if let Some(port) = wish.no_vxlan_from_pods {
         put(&mut text, format_args!("\t\tiifname \"{}*\" udp dport {port} counter drop", wish.prefix));
     }
     if wish.no_ipip_from_pods {
         put(&mut text, format_args!("\t\tiifname \"{}*\" meta l4proto 4 counter drop", wish.prefix));
     }
-    put(&mut text, format_args!("\t}}\n\tchain from-outside {{\n\t\ttype filter hook input priority -310; policy accept;"));
+    put(
+        &mut text,
+        format_args!(
+            "\t}}\n\tchain from-outside {{\n\t\ttype filter hook input priority -310; policy accept;"
+        ),
+    );
     if let Some(port) = wish.vxlan {
         put(&mut text, format_args!("\t\tudp dport {port} ip saddr != @nodes4 counter drop"));
         put(&mut text, format_args!("\t\tudp dport {port} ip6 saddr != @nodes6 counter drop"));

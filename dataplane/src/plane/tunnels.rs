@@ -58,9 +58,10 @@ impl Tunnels {
                 self.vxlan.insert(family, index);
             }
         }
-        self.ipip = graph.wish().ipip.and_then(|ipip| {
-            ensured(netlink::ensure_ipip(nl, IPIP, ipip.inner.into(), mtus.ipip), done)
-        });
+        self.ipip = graph
+            .wish()
+            .ipip
+            .and_then(|ipip| ensured(netlink::ensure_ipip(nl, IPIP, ipip.inner.into(), mtus.ipip), done));
         self.wireguard = wireguard::ensure(nl, graph.wish(), mtus, done);
     }
 

@@ -34,7 +34,7 @@ fn sync_peers(wish: &Wireguard) -> Result<usize, netlink::Error> {
         let endpoint = SocketAddr::new(peer.endpoint, peer.port);
         Some((decode(key)?, WireguardPeer { endpoint, allowed: peer.allowed.clone() }))
     });
-    let random = super::super::node::random_key();
+    let random = crate::node::random_key();
     let outcome = netlink::sync_wireguard(&wish.name, wish.port, MARK, random, &peers.collect(), PATIENCE);
     outcome.map(|(_, changed)| usize::from(changed))
 }

@@ -49,7 +49,11 @@ fn routes(nl: &mut Nl, graph: &Graph) -> Result<usize, netlink::Error> {
 }
 
 /// The link whose alias names the attachment; of a pod that Calico wired, the one with the pod's name.
-fn link_of(workload: &Workload, links: &BTreeMap<&str, &Link>, aliases: &BTreeMap<&str, &Link>) -> Option<u32> {
+fn link_of(
+    workload: &Workload,
+    links: &BTreeMap<&str, &Link>,
+    aliases: &BTreeMap<&str, &Link>,
+) -> Option<u32> {
     if let (Some(network), Some(ifname)) = (&workload.network, &workload.ifname) {
         let container = workload.handle.strip_prefix(network.as_str())?.strip_prefix('.')?;
         let alias = Attachment::new(network, container, ifname).alias();
