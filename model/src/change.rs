@@ -11,7 +11,7 @@ use ipnet::IpNet;
 pub enum Change {
     Pool {
         name: String,
-        pool: Option<IpPool>,
+        pool: Option<Box<IpPool>>,
     },
     Block {
         cidr: IpNet,
@@ -44,7 +44,7 @@ impl Change {
             }
             Some(Key::Masquerade { network }) => Self::Masquerade { network, nets: value.map(nets) },
             Some(Key::Resource { kind, name }) => match kind.as_str() {
-                "ippools" => Self::Pool { name, pool: decode(key, value)? },
+                "ippools" => Self::Pool { name, pool: decode::<IpPool>(key, value)?.map(Box::new) },
                 "nodes" => Self::Node { name, node: decode(key, value)?.map(Box::new) },
                 "felixconfigurations" => Self::Felix { name, config: decode(key, value)?.map(Box::new) },
                 _ => return Ok(None),

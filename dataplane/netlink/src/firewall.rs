@@ -39,11 +39,19 @@ pub struct Firewall {
 /// `BadField` for a name that nftables could not take; `NftMissing` when the program is not
 /// installed; `NftFailed` with its words; `TimedOut` after `timeout`; `Lock`, `Io`; `Kernel`.
 pub fn ensure_firewall(wish: &Firewall, lock: &Path, timeout: Duration) -> Result<bool, FirewallError> {
-    ensure(&wish.table, &ruleset::of(wish)?, lock, timeout)
+    ensure(&wish.table, &ruleset::of(wish)?, false, lock, timeout)
 }
 
-/// As [`ensure_firewall`], for a table of the caller's own content: sets and chains in the language of
-/// `nft`. Names in it are the caller's to check.
+/// As [`ensure_firewall`], and notices also when somebody removed or added single rules in the table.
+///
+/// # Errors
+/// As [`ensure_firewall`].
+pub fn restore_firewall(wish: &Firewall, lock: &Path, timeout: Duration) -> Result<bool, FirewallError> {
+    ensure(&wish.table, &ruleset::of(wish)?, true, lock, timeout)
+}
+
+/// As [`restore_firewall`], for a table of the caller's own content: sets and chains in the language of
+/// `nft`, each rule on a line with two tabs before it. Names in it are the caller's to check.
 ///
 /// # Errors
 /// As [`ensure_firewall`].
@@ -53,21 +61,25 @@ pub fn ensure_table(
     lock: &Path,
     timeout: Duration,
 ) -> Result<bool, FirewallError> {
-    ensure(table, &ruleset::custom(table, content)?, lock, timeout)
+    ensure(table, &ruleset::custom(table, content)?, true, lock, timeout)
 }
 
 fn ensure(
     table: &str,
     rules: &ruleset::Rules,
+    count: bool,
     lock: &Path,
     timeout: Duration,
 ) -> Result<bool, FirewallError> {
     let mut nl = Nl::open(netlink_sys::protocols::NETLINK_NETFILTER, timeout)?;
-    if is_in_place(&mut nl, table, rules)? {
+    let mut is_whole = || -> Result<bool, FirewallError> {
+        Ok(is_in_place(&mut nl, table, rules)? && (!count || count_rules(&mut nl, table)? == rules.count))
+    };
+    if is_whole()? {
         return Ok(false);
     }
     let _lock = nft::lock(lock, timeout)?;
-    if is_in_place(&mut nl, table, rules)? {
+    if is_whole()? {
         return Ok(false);
     }
     nft::run(table, &rules.text, timeout)?;
@@ -103,4 +115,20 @@ fn get_chain(table: &str, chain: &str) -> Request {
         .text(NFTA_CHAIN_NAME, chain);
     let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN;
     Request::raw("look up nftables chain", chain, kind, 0, body.bytes())
+}
+
+/// NFT_MSG_GETRULE of linux/netfilter/nf_tables.h, for one table.
+fn count_rules(nl: &mut Nl, table: &str) -> Result<usize, FirewallError> {
+    const NFNL_SUBSYS_NFTABLES: u16 = 10;
+    const NFT_MSG_NEWRULE: u16 = 6;
+    const NFT_MSG_GETRULE: u16 = 7;
+    const NFPROTO_INET: u8 = 1;
+    const NFTA_RULE_TABLE: u16 = 1;
+    let make = |flags| {
+        let body = AttrWriter::with_header(&[NFPROTO_INET, 0, 0, 0]).text(NFTA_RULE_TABLE, table);
+        let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE;
+        Request::raw("list nftables rules", table, kind, flags, body.bytes())
+    };
+    let rules = nl.dump(make, |reply| (reply.kind & 0xff == NFT_MSG_NEWRULE).then_some(()))?;
+    Ok(rules.len())
 }

@@ -34,7 +34,7 @@ pub use boot::boot_id;
 pub use conntrack::flush_conntrack;
 pub use error::{Error, FirewallError, NetnsError, RouteError};
 pub use fdb::{VtepEntry, sync_vteps};
-pub use firewall::{Firewall, ensure_firewall, ensure_table, remove_firewall};
+pub use firewall::{Firewall, ensure_firewall, ensure_table, remove_firewall, restore_firewall};
 pub use host_ends::keep_host_ends;
 pub use inspect::{HostState, Neighbour, PodAddress, PodRouteSeen, PodState, inspect_host, inspect_pod};
 pub use link::{Link, Settings, SettingsV6, link, links};

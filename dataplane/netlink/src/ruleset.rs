@@ -11,6 +11,8 @@ pub(crate) struct Rules {
     pub text: String,
     /// The name of an empty chain in it: changes with the content.
     pub mark: String,
+    /// How many rules it has.
+    pub count: usize,
 }
 
 pub(crate) fn of(wish: &Firewall) -> Result<Rules, FirewallError> {
@@ -37,7 +39,9 @@ fn whole(table: &str, content: &str) -> Rules {
         "table inet {table}\ndelete table inet {table}\n\
          table inet {table} {{\n{content}\tchain {mark} {{\n\t}}\n}}\n"
     );
-    Rules { text, mark }
+    // Here every rule has a line of its own, and nothing else stands that deep but a chain's type.
+    let is_rule = |line: &&str| line.starts_with("\t\t") && !line.starts_with("\t\ttype ");
+    Rules { text, mark, count: content.lines().filter(is_rule).count() }
 }
 
 pub(crate) fn removal(table: &str) -> Result<String, FirewallError> {

@@ -112,7 +112,7 @@ impl Graph {
     /// Takes note of a change; its consequences come with [`Graph::flush`].
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::Pool { name, pool } => self.pool(name, pool),
+            Change::Pool { name, pool } => self.pool(name, pool.map(|pool| *pool)),
             Change::Block { cidr, block } => self.block(cidr, block.as_deref()),
             Change::Node { name, node } => self.node(&name, node.as_deref().map(NodeNet::of)),
             Change::Felix { name, config } => {

@@ -80,7 +80,10 @@ mod tests {
                 ipip_mode: (*ipip).to_owned(),
                 ..IpPoolSpec::default()
             };
-            graph.apply(Change::Pool { name: (*cidr).to_owned(), pool: Some(IpPool::new(cidr, spec)) });
+            graph.apply(Change::Pool {
+                name: (*cidr).to_owned(),
+                pool: Some(Box::new(IpPool::new(cidr, spec))),
+            });
         }
         graph
     }

@@ -74,7 +74,7 @@ fn block(number: u8, owner: Option<u8>, users: &[u8]) -> Block {
 fn change() -> impl Strategy<Value = Change> {
     let pools = (0..3u8, proptest::option::of((0..5usize, any::<bool>()))).prop_map(|(which, content)| {
         let cidr = ["10.0.0.0/16", "10.1.0.0/16", "fd00::/64"][which as usize];
-        let pool = content.map(|(mode, nat)| pool(cidr, mode, nat));
+        let pool = content.map(|(mode, nat)| Box::new(pool(cidr, mode, nat)));
         Change::Pool { name: model::keys::cidr_name(&cidr.parse().unwrap()), pool }
     });
     let nodes =
@@ -170,7 +170,7 @@ fn known(changes: Vec<Change>, bgp: bool) -> Graph {
 
 fn cluster(mode: usize, bgp: bool) -> Graph {
     let pool = pool("10.0.0.0/16", mode, true);
-    let mut changes = vec![Change::Pool { name: pool.name().to_owned(), pool: Some(pool) }];
+    let mut changes = vec![Change::Pool { name: pool.name().to_owned(), pool: Some(Box::new(pool)) }];
     changes.extend(
         (0..5).map(|n| Change::Node { name: format!("n{n}"), node: Some(Box::new(node(n, true, false))) }),
     );

@@ -23,7 +23,7 @@ pub(super) fn sync(wish: &Rules, state_dir: &Path) -> Result<usize> {
         masquerade: wish.masquerade.iter().copied().collect(),
         not_to: wish.not_to.iter().copied().collect(),
     };
-    let pods = netlink::ensure_firewall(&pods, &lock, PATIENCE)?;
+    let pods = netlink::restore_firewall(&pods, &lock, PATIENCE)?;
     let node = netlink::ensure_table(NODE_TABLE, &content(wish), &lock, PATIENCE)?;
     Ok(usize::from(pods) + usize::from(node))
 }
