@@ -392,19 +392,16 @@ impl Graph {
             throw: BTreeSet::new(),
         };
         let keys = self.key_holders(family);
-        for (node, blocks) in &self.blocks_of {
-            let net = self.nodes.get(node).map(|node| node.family(family));
-            let allowed = self.routed_to(node, blocks, family);
-            let key = net.and_then(|net| net.wireguard_key.as_ref()).filter(|key| keys.get(*key) == Some(&1));
-            match (key, net.and_then(|net| net.address)) {
-                (Some(key), Some(address)) if *node != self.me => {
-                    let mut allowed = allowed;
-                    allowed.extend(net.and_then(|net| net.wireguard).map(IpNet::from));
-                    wish.peers.insert(key.clone(), Peer { endpoint: address.addr(), port, allowed });
-                }
-                _ => wish.throw.extend(allowed),
-            }
+        for (node, net) in self.nodes.iter().map(|(node, net)| (node, net.family(family))) {
+            let key = net.wireguard_key.as_ref().filter(|key| *node != self.me && keys.get(*key) == Some(&1));
+            let (Some(key), Some(address)) = (key, net.address) else { continue };
+            let mut allowed = self.routed_to(node, family);
+            allowed.extend(net.wireguard.map(IpNet::from));
+            wish.peers.insert(key.clone(), Peer { endpoint: address.addr(), port, allowed });
         }
+        let taken: BTreeSet<&IpNet> = wish.peers.values().flat_map(|peer| &peer.allowed).collect();
+        let all = self.blocks_of.keys().flat_map(|node| self.routed_to(node, family));
+        wish.throw = all.filter(|net| !taken.contains(net)).collect();
         Some(wish)
     }
 
@@ -418,9 +415,10 @@ impl Graph {
     }
 
     /// The networks of a node: its blocks and what it borrowed.
-    fn routed_to(&self, node: &str, blocks: &BTreeSet<IpNet>, family: Family) -> BTreeSet<IpNet> {
+    fn routed_to(&self, node: &str, family: Family) -> BTreeSet<IpNet> {
         let mut nets = BTreeSet::new();
-        let of_family = blocks.iter().filter(|cidr| Family::of_net(cidr) == family);
+        let blocks = self.blocks_of.get(node).into_iter().flatten();
+        let of_family = blocks.filter(|cidr| Family::of_net(cidr) == family);
         for facts in of_family.filter_map(|cidr| self.blocks.get(cidr)) {
             if facts.owner.as_deref() == Some(node) {
                 nets.insert(facts.cidr);

@@ -136,7 +136,7 @@ fn check_delta(before: &Wish, graph: &Graph, delta: &policy::Delta) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn the_wish_does_not_depend_on_the_way(changes in proptest::collection::vec((change(), any::<bool>()), 1..40), bgp: bool) {
         let mut stepwise = graph(bgp);
