@@ -23,9 +23,9 @@ fn an_endpoint_in_etcd_has_calicos_form() {
     let site = Site::new(&Cluster::shared(), Kind::Etcd, "form");
     let network = site.without_policy();
     let ns = site.bed.netns("pod");
-    let pod = Attachment::new(ns.name(), &ns).with_args(&site.args("web-0", None));
+    let pod = Attachment::new(ns.name(), &ns).with_args(&site.args("by-name", None));
     let result = network.add(&pod).unwrap();
-    let key = site.endpoint_key("web-0", "eth0");
+    let key = site.endpoint_key("by-name", "eth0");
     let mut stored = site.stored(&key).unwrap();
     let metadata = stored["metadata"].as_object_mut().unwrap();
     assert_eq!(metadata.remove("uid").unwrap().as_str().unwrap().len(), 36);
@@ -36,10 +36,10 @@ fn an_endpoint_in_etcd_has_calicos_form() {
         stored,
         json!({
             "kind": "WorkloadEndpoint", "apiVersion": "projectcalico.org/v3",
-            "metadata": {"name": site.endpoint_name("web-0", "eth0"), "namespace": "default",
+            "metadata": {"name": site.endpoint_name("by-name", "eth0"), "namespace": "default",
                 "labels": {"projectcalico.org/namespace": "default", "projectcalico.org/orchestrator": "k8s"},
                 "annotations": {"percale.io/network": "k8s-pod-network"}},
-            "spec": {"orchestrator": "k8s", "node": site.node.name, "containerID": pod.container, "pod": "web-0",
+            "spec": {"orchestrator": "k8s", "node": site.node.name, "containerID": pod.container, "pod": "by-name",
                 "endpoint": "eth0", "ipNetworks": [format!("{}/32", ips[0]), format!("{}/128", ips[1])],
                 "profiles": ["k8s-pod-network"], "interfaceName": host_end["name"], "mac": pod_end["mac"]},
         })
@@ -337,6 +337,37 @@ fn two_attachments_of_a_pod_have_each_their_own() {
         network.del(&first).unwrap();
         site.is_empty();
     }
+}
+
+// REQ: C-02
+#[test]
+fn gc_collects_endpoints_that_no_lease_tells_of() {
+    let site = Site::new(&Cluster::shared(), Kind::Etcd, "gc");
+    let mut network = site.network();
+    network.plugins[0]["feature_control"] = json!({"ip_addrs_no_ipam": true});
+    let spaces = ["lost", "kept"].map(|tail| site.bed.netns(tail));
+    let pods: Vec<Attachment> = spaces
+        .iter()
+        .enumerate()
+        .map(|(n, ns)| {
+            let name = format!("web-{n}");
+            let ip = json!([format!("203.0.113.{}", 20 + n)]).to_string();
+            let made = site.make_pod(&name, json!({format!("{PREFIX}ipAddrsNoIpam"): ip}));
+            Attachment::new(ns.name(), ns).with_args(&site.args(&name, Some(&made)))
+        })
+        .collect();
+    pods.iter().for_each(|pod| drop(network.add(pod).unwrap()));
+    network.gc(&[&pods[1]]).unwrap();
+    let endpoint = |n: usize| site.stored(&site.endpoint_key(&format!("web-{n}"), "eth0"));
+    assert!(endpoint(0).is_none() && endpoint(1).is_some());
+    network.check(&pods[1]).unwrap();
+    network.name = "another".to_owned();
+    network.gc(&[]).unwrap();
+    assert!(endpoint(1).is_some(), "it is of another network");
+    network.name = "k8s-pod-network".to_owned();
+    network.del(&pods[1]).unwrap();
+    assert!(endpoint(1).is_none());
+    site.is_empty();
 }
 
 // REQ: C-18

@@ -4,7 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use model::keys::{self, Key};
-use model::{Affinity, Block, ClusterInformation, Handle, IpPool, IpReservation, IpamConfig, Node, Stored};
+use model::{
+    Affinity, Block, ClusterInformation, Handle, IpPool, IpReservation, IpamConfig, Node, Profile, Stored,
+    WorkloadEndpoint,
+};
 use std::fmt::Debug;
 
 fuzz_target!(|data: &[u8]| {
@@ -25,6 +28,8 @@ fuzz_target!(|data: &[u8]| {
             round_trip::<Node>(&key, value);
             round_trip::<ClusterInformation>(&key, value);
             round_trip::<IpReservation>(&key, value);
+            round_trip::<WorkloadEndpoint>(&key, value);
+            round_trip::<Profile>(&key, value);
         }
         _ => {}
     }

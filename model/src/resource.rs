@@ -20,6 +20,8 @@ pub const API_VERSION: &str = "projectcalico.org/v3";
 #[serde(rename_all = "camelCase", default)]
 pub struct Metadata {
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generate_name: Option<String>,
     /// Of kinds that have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,

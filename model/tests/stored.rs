@@ -4,7 +4,7 @@
 use model::keys::{self, Key};
 use model::{
     Affinity, Block, ClusterInformation, DecodeError, Handle, IpPool, IpReservation, IpamConfig, Node,
-    Problem, Stored,
+    Problem, Profile, Stored, WorkloadEndpoint,
 };
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -49,6 +49,8 @@ fn rewrite_any(key: &str, value: &[u8]) -> Result<Vec<u8>, DecodeError> {
             "nodes" => rewrite::<Node>(key, value),
             "clusterinformations" => rewrite::<ClusterInformation>(key, value),
             "ipreservations" => rewrite::<IpReservation>(key, value),
+            "workloadendpoints" => rewrite::<WorkloadEndpoint>(key, value),
+            "profiles" => rewrite::<Profile>(key, value),
             other => panic!("no fixture of {other}"),
         },
         other => panic!("no fixture of {other:?}"),

@@ -85,7 +85,10 @@ fn own_addresses(call: &Call, previous: &CniResult) -> Vec<IpAddr> {
 fn check_leases(call: &Call, expected: &[IpAddr], found: &mut Findings) -> Result<(), CniError> {
     let held: BTreeSet<IpAddr> =
         leases::held_anywhere(call, call.at())?.1.iter().map(|held| held.ip).collect();
-    let unmanaged = pods::load(call)?.wishes.addresses_no_ipam;
+    let unmanaged = match call.conf.features.ip_addrs_no_ipam {
+        true => pods::load(call)?.wishes.addresses_no_ipam,
+        false => Vec::new(),
+    };
     for ip in expected.iter().filter(|ip| !unmanaged.contains(ip)) {
         found.unless(held.contains(ip), || format!("address {ip} is not allocated to it"));
     }

@@ -1,7 +1,8 @@
 //! DEL: the host first, the address last (decision 15), and nothing that it depends on.
 
 use super::call::Call;
-use super::{delegated, endpoint, failure, journal, leases, links};
+use super::endpoint::{self, PodName};
+use super::{delegated, failure, journal, leases, links};
 use cni_protocol::{Attachment, CniError, Code, Verb};
 use ipam::Held;
 use model::Scope;
@@ -11,7 +12,7 @@ use std::net::IpAddr;
 /// Serves DEL of the main plugin. Whatever is gone already is done.
 pub(crate) fn del(call: &Call) -> Result<(), CniError> {
     let lock = call.phase("lock", || call.lock())?;
-    let owner = Owner { at: call.at().clone(), link: None, pod_link_name: None };
+    let owner = Owner { at: call.at().clone(), link: None, pod_link_name: None, pod: None };
     take_down(call, &owner, delegated::is_delegated(call.conf))?;
     // A file that stays is taken again by the next call of this attachment.
     let _ = lock.remove_and_release();
@@ -25,6 +26,8 @@ pub(crate) struct Owner {
     pub link: Option<Link>,
     /// Where GC collects it: the name that its pod's first link has.
     pub pod_link_name: Option<String>,
+    /// Its pod, where neither the runtime nor a lease tells it.
+    pub pod: Option<PodName>,
 }
 
 /// Everything of one attachment, under its lock: routes and link down, flows flushed, address freed
@@ -102,7 +105,7 @@ fn remove_endpoint(
     known: &[IpAddr],
 ) -> Result<(), CniError> {
     match seen {
-        Ok((_, held)) => endpoint::remove(call, &owner.at, held, known),
+        Ok((_, held)) => endpoint::remove(call, &owner.at, owner.pod.as_ref(), held, known),
         Err(_) => Ok(()),
     }
 }

@@ -7,7 +7,7 @@
 mod build;
 mod own;
 
-pub(crate) use own::{differences, remove, stored};
+pub(crate) use own::{PodName, differences, holders, remove, stored};
 
 use super::call::Call;
 use super::links::Place;
@@ -52,7 +52,7 @@ pub(crate) fn write<'a>(
     let known = plan.addresses.clone();
     // Pushed first: an answer that is lost may belong to a write that was done.
     undo.push("remove workload endpoint", move || {
-        remove(call, call.at(), &[], &known).map_err(|e| e.to_string())
+        remove(call, call.at(), None, &[], &known).map_err(|e| e.to_string())
     });
     commit(call, facts, wanted)
 }
@@ -121,7 +121,7 @@ fn joined(call: &Call, before: Option<WorkloadEndpoint>, mut wanted: WorkloadEnd
         Some(before) => {
             let mut metadata = before.metadata;
             metadata.labels = wanted.metadata.labels;
-            metadata.other.extend(wanted.metadata.other);
+            metadata.generate_name = wanted.metadata.generate_name;
             wanted.metadata = metadata;
             wanted.spec.other = before.spec.other;
             wanted.other = before.other;

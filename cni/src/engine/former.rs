@@ -24,7 +24,7 @@ pub(crate) fn yield_addresses(call: &Call, wishes: &Wishes) -> Result<(), CniErr
     let at = Attachment::new(&*call.at().network, &*before.container_id, &*call.at().ifname);
     let Some(lock) = call.try_lock(&at) else { return Ok(()) };
     call.note(&format!("took down the pod's former container {}", before.container_id));
-    let owner = Owner { at, link: None, pod_link_name: links::pod_name(call) };
+    let owner = Owner { at, link: None, pod_link_name: links::pod_name(call), pod: None };
     del::take_down(call, &owner, false)?;
     let _ = lock.remove_and_release();
     Ok(())

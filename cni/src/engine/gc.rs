@@ -2,6 +2,7 @@
 
 use super::call::Call;
 use super::del::{self, Owner};
+use super::endpoint::{self, PodName};
 use super::{delegated, failure, journal, leases};
 use cni_protocol::{Attachment, CniError, Verb};
 use ipam::Held;
@@ -24,8 +25,18 @@ pub(crate) fn gc(call: &Call) -> Result<(), CniError> {
         Ok(holders) => owners.extend(holders),
         Err(error) => failures.push(error),
     }
+    let mut pods: BTreeMap<Attachment, PodName> = BTreeMap::new();
+    match endpoint::holders(call) {
+        Ok(holders) => {
+            for (at, pod) in holders {
+                owners.entry(at.clone()).or_default();
+                pods.extend(pod.map(|pod| (at, pod)));
+            }
+        }
+        Err(error) => failures.push(error),
+    }
     for (at, pod_link_name) in owners.into_iter().filter(|(at, _)| !valid.contains(at)) {
-        let owner = Owner { link: links.get(&at).cloned(), pod_link_name, at };
+        let owner = Owner { link: links.get(&at).cloned(), pod_link_name, pod: pods.remove(&at), at };
         failures.extend(free(call, &owner).err());
     }
     failures.extend(forward(call).err());

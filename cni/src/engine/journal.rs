@@ -140,7 +140,7 @@ fn remove_endpoint(call: &Call, scope: &Scope, at: &Attachment) -> Result<(), Cn
     }
     let held = leases::held(call, scope, at)?;
     let known: Vec<IpAddr> = held.iter().map(|held| held.ip).collect();
-    if known.is_empty() { Ok(()) } else { endpoint::remove(call, at, &held, &known) }
+    if known.is_empty() { Ok(()) } else { endpoint::remove(call, at, None, &held, &known) }
 }
 
 /// What was seen is freed only as it was seen; what was not, by the attachment's identity.

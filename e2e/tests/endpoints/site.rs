@@ -173,7 +173,7 @@ impl Site {
 
     /// The key of a pod's endpoint; of one that was made by its name in the cluster.
     pub fn endpoint_key(&self, pod: &str, ifname: &str) -> String {
-        let name = if pod == "web-0" { pod.to_owned() } else { self.pod_name(pod) };
+        let name = if pod == "by-name" { pod.to_owned() } else { self.pod_name(pod) };
         format!(
             "/calico/resources/v3/projectcalico.org/workloadendpoints/default/{}",
             self.endpoint_name(&name, ifname)

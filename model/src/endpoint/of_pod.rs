@@ -5,7 +5,6 @@ use super::{
 };
 use crate::pod::{Pod, wishes_leniently};
 use crate::veth::{self, HostNameOf};
-use serde_json::Value;
 
 /// Annotations of a pod in which its endpoint is kept.
 pub const POD_IP: &str = "cni.projectcalico.org/podIP";
@@ -44,10 +43,7 @@ pub fn of_pod(pod: &Pod, ifname: &str) -> Option<WorkloadEndpoint> {
     if !pod.account.is_empty() {
         labels.insert(ACCOUNT_LABEL.to_owned(), pod.account.clone());
     }
-    if !pod.generate_name.is_empty() {
-        let name = Value::from(pod.generate_name.clone());
-        endpoint.metadata.other.insert("generateName".to_owned(), name);
-    }
+    endpoint.metadata.generate_name = Some(pod.generate_name.clone()).filter(|name| !name.is_empty());
     Some(endpoint)
 }
 

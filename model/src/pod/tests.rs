@@ -128,3 +128,33 @@ fn errors_name_the_annotation_and_whose_it_is() {
     let many = serde_json::to_string(&vec!["10.0.0.1"; 1001]).unwrap();
     assert!(wishes(&pod(json!({"cni.projectcalico.org/floatingIPs": many})), None).is_err());
 }
+
+#[test]
+fn pods_of_any_size_and_content_are_read_without_a_panic() {
+    let ports: Vec<Value> = (1..5001).map(|n| json!({"name": format!("p{n}"), "containerPort": n})).collect();
+    let labels: BTreeMap<String, String> = (0..5000).map(|n| (format!("l{n}"), "x".repeat(200))).collect();
+    let value = json!({"metadata": {"labels": labels, "annotations": {
+            "cni.projectcalico.org/podIPs": "10.0.0.1,".repeat(10_000), "cni.projectcalico.org/floatingIPs": "[".repeat(100_000)}},
+        "spec": {"nodeName": "n", "containers": [{"ports": ports}]}});
+    let big = Pod::decode(&key("d", "p"), value.to_string().as_bytes()).unwrap();
+    assert_eq!((big.addresses().len(), big.ports.len()), (64, 5000));
+    assert!(wishes(&big, None).is_err());
+    let endpoint = of_pod(&big, "eth0").unwrap();
+    assert_eq!((endpoint.spec.ports.len(), endpoint.metadata.labels.len()), (5000, 5002));
+    for wrong in [
+        json!(null),
+        json!([]),
+        json!({"metadata": 7}),
+        json!({"spec": {"containers": [null]}}),
+        json!({"spec": {"containers": [{"ports": [{"containerPort": 70000}]}]}}),
+        json!({"status": {"podIPs": [7]}}),
+    ] {
+        let _ = Pod::decode(&key("d", "p"), wrong.to_string().as_bytes());
+        assert_eq!(Pod::from_value(&wrong).is_some(), wrong == json!([]), "{wrong}");
+    }
+    let huge = vec![b' '; crate::decode::MAX_VALUE + 1];
+    assert!(
+        Pod::decode(&key("d", "p"), &huge).is_err()
+            && Namespace::decode("/kubernetes/namespaces/d", &huge).is_err()
+    );
+}

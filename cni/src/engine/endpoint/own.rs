@@ -1,6 +1,6 @@
 //! Which stored endpoint is an attachment's, taking it away, and comparing it.
 
-use super::{DEFAULT_NAMESPACE, FIRST, decoded, ifname, in_cni};
+use super::{DEFAULT_NAMESPACE, FIRST, NETWORK, decoded, ifname, in_cni};
 use crate::engine::call::Call;
 use crate::engine::{failure, pods, ready};
 use cni_protocol::{Attachment, CniError};
@@ -8,26 +8,40 @@ use datastore::drive;
 use datastore::embedded::Mode;
 use ipam::Held;
 use model::endpoint::{self, KUBERNETES, PLAIN};
+use model::resource::Spec;
 use model::store::{Expect, Plan, Query, View, Write};
 use model::{Stored, WorkloadEndpoint, WorkloadEndpointSpec, keys};
 use std::net::IpAddr;
 
-/// The pod that an attachment belongs to, by the runtime or by its leases.
-struct PodName {
+/// The kind in keys.
+const ENDPOINTS: &str = <WorkloadEndpointSpec as Spec>::PLURAL;
+/// Endpoints that are read at once.
+const AT_ONCE: usize = 100;
+
+/// The pod that an attachment belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PodName {
     namespace: String,
     name: String,
 }
 
 /// Removes the endpoint of an attachment, if it still is the attachment's. `held` are its leases, which
-/// name its pod; `known` its addresses.
+/// name its pod where `pod` does not; `known` are its addresses.
 ///
 /// # Errors
 /// As any write to the store. What is gone is done.
-pub(crate) fn remove(call: &Call, at: &Attachment, held: &[Held], known: &[IpAddr]) -> Result<(), CniError> {
+pub(crate) fn remove(
+    call: &Call,
+    at: &Attachment,
+    pod: Option<&PodName>,
+    held: &[Held],
+    known: &[IpAddr],
+) -> Result<(), CniError> {
     if !call.is_cluster() {
         return Ok(());
     }
-    let Some(key) = key(call, at, held) else { return Ok(()) };
+    let pod = pod.cloned().or_else(|| pod_of(call, at, held));
+    let Some(key) = key(call, at, pod) else { return Ok(()) };
     let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
     let done = drive(store.as_ref(), &mut View::new(), call.deadline, |view| {
         view.require([Query::Get(keys::cluster_information()), Query::Get(key.clone())])?;
@@ -43,13 +57,13 @@ pub(crate) fn remove(call: &Call, at: &Attachment, held: &[Held], known: &[IpAdd
 }
 
 /// The key of an attachment's endpoint; `None` where it can have none.
-fn key(call: &Call, at: &Attachment, held: &[Held]) -> Option<String> {
+fn key(call: &Call, at: &Attachment, pod: Option<PodName>) -> Option<String> {
     let spec = WorkloadEndpointSpec {
         node: call.node.clone(),
         endpoint: ifname(call, at).to_owned(),
         ..WorkloadEndpointSpec::default()
     };
-    let (namespace, spec) = match pod_of(call, at, held) {
+    let (namespace, spec) = match pod {
         Some(pod) => (
             pod.namespace,
             WorkloadEndpointSpec { orchestrator: KUBERNETES.to_owned(), pod: pod.name, ..spec },
@@ -93,7 +107,9 @@ fn is_of(call: &Call, at: &Attachment, known: &[IpAddr], spec: &WorkloadEndpoint
 /// # Errors
 /// As any read of the store; code 107 for what cannot be understood.
 pub(crate) fn stored(call: &Call) -> Result<Option<WorkloadEndpointSpec>, CniError> {
-    let Some(key) = key(call, call.at(), &[]).filter(|_| call.is_cluster()) else { return Ok(None) };
+    let Some(key) = key(call, call.at(), pod_of(call, call.at(), &[])).filter(|_| call.is_cluster()) else {
+        return Ok(None);
+    };
     let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
     let found = store.get(&[&key], call.deadline).map_err(|e| failure::store(&e))?.pop().flatten();
     let decoded = found.map(|entry| WorkloadEndpoint::decode(&entry.key, &entry.value)).transpose();
@@ -117,4 +133,40 @@ pub(crate) fn differences(call: &Call, expected: &[IpAddr]) -> Result<Vec<String
         found.push(format!("its workload endpoint has the addresses {:?}", spec.ip_networks));
     }
     Ok(found)
+}
+
+/// Attachments of this network and node that have an endpoint in etcd, and their pods. In Kubernetes the
+/// pods themselves come and go.
+///
+/// # Errors
+/// As any read of the store. What cannot be understood is passed over.
+pub(crate) fn holders(call: &Call) -> Result<Vec<(Attachment, Option<PodName>)>, CniError> {
+    if !call.is_cluster() || call.is_kubernetes() {
+        return Ok(Vec::new());
+    }
+    let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
+    let all = store.keys(&keys::resources(ENDPOINTS), call.deadline).map_err(|e| failure::store(&e))?;
+    let here: Vec<&str> = all.iter().map(String::as_str).filter(|key| is_here(call, key)).collect();
+    let mut holders = Vec::new();
+    for some in here.chunks(AT_ONCE) {
+        let found = store.get(some, call.deadline).map_err(|e| failure::store(&e))?;
+        let decoded = found.iter().flatten().filter_map(|e| WorkloadEndpoint::decode(&e.key, &e.value).ok());
+        holders.extend(decoded.filter_map(|endpoint| holder(call, endpoint)));
+    }
+    Ok(holders)
+}
+
+fn is_here(call: &Call, key: &str) -> bool {
+    let name = key.rsplit('/').next().and_then(endpoint::parse_name);
+    name.is_some_and(|[node, ..]| node == call.node)
+}
+
+/// Whose endpoint it is, if this network's; those that Calico wrote do not say it.
+fn holder(call: &Call, endpoint: WorkloadEndpoint) -> Option<(Attachment, Option<PodName>)> {
+    let of_network = endpoint.metadata.annotations.get(NETWORK) == Some(&call.conf.name);
+    let spec = endpoint.spec;
+    let at = Attachment::new(&*call.conf.name, spec.container_id, spec.endpoint);
+    let namespace = endpoint.metadata.namespace.unwrap_or_default();
+    let pod = (!spec.pod.is_empty()).then_some(PodName { namespace, name: spec.pod });
+    (of_network && !at.container_id.is_empty()).then_some((at, pod))
 }
