@@ -21,6 +21,7 @@
 
 pub mod bed;
 pub mod bench;
+pub mod bench_ipam;
 pub mod bins;
 pub mod bridge;
 pub mod clean;

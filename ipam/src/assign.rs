@@ -35,7 +35,9 @@ pub(crate) fn queries(env: &crate::Context, request: &Assign) -> Vec<Query> {
 
 pub(crate) fn assign(draft: &mut Draft, env: &Env, request: &Assign) -> Step<Assigned> {
     check(request)?;
-    ready(draft.view)?;
+    if !request.locked {
+        ready(draft.view)?;
+    }
     let mut notes = env.notes.clone();
     create_pools(draft, env, &request.create_pools, &mut notes)?;
     let mut held = held::by_handle(draft, env.cx.host, &request.handle, &held::identity(&request.attrs))?;

@@ -31,7 +31,6 @@ impl<'a> Env<'a> {
 
     pub fn load(view: &View, cx: &'a Context<'a>) -> Step<Self> {
         view.require(Self::queries(cx))?;
-        ready(view)?;
         let config = decode(view.get(&keys::ipam_config(cx.scope))?)?.unwrap_or_default();
         let mut notes = Vec::new();
         let node: Option<Node> = lenient(view.get(&keys::node(cx.host))?, &mut notes);

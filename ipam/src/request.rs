@@ -50,6 +50,8 @@ pub struct Assign {
     pub max_blocks: Option<u32>,
     /// Pools to create where they do not exist (decision 30).
     pub create_pools: Vec<PoolSpec>,
+    /// The caller itself has locked the store, to take over what another IPAM gave out.
+    pub locked: bool,
     /// Labels of the pod's namespace, where they are known: pools may select by them.
     pub namespace: Option<BTreeMap<String, String>>,
 }

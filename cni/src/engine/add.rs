@@ -7,8 +7,7 @@ use super::links::Place;
 use super::pods::{self, Facts};
 use super::undo::Undo;
 use super::{
-    endpoint, failure, firewall, former, gates, import, journal, leases, links, node, ready, result,
-    unsupported,
+    endpoint, failure, firewall, former, gates, import, journal, leases, links, node, result, unsupported,
 };
 use cni_protocol::{CniError, CniResult, Dns};
 use ipam::Given;
@@ -58,7 +57,7 @@ pub(crate) fn add(call: &Call, netns: &Netns) -> Result<CniResult, CniError> {
 /// What must be there before anything is done.
 fn prepare(call: &Call) -> Result<(), CniError> {
     if call.is_cluster() || !delegated::is_delegated(call.conf) {
-        ready::for_add(call)?;
+        import::for_add(call)?;
     }
     gates::await_readiness(call)
 }

@@ -141,6 +141,7 @@ impl Own {
             max_blocks: conf.ipam.max_blocks_per_host,
             create_pools: self.create_pools.clone(),
             namespace: self.namespace.clone(),
+            locked: false,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::addresses::Own;
 use super::call::Call;
-use super::{import, journal, leases, ready, result};
+use super::{import, journal, leases, result};
 use cni_protocol::result::IpConfig;
 use cni_protocol::{CniError, CniResult, Code};
 use ipnet::IpNet;
@@ -14,7 +14,7 @@ pub(crate) fn add(call: &Call) -> Result<CniResult, CniError> {
     journal::cancel(call);
     let mut own = Own::of(call.req, call.role)?;
     own.namespace = super::pods::namespace_of(call);
-    call.phase("store", || ready::for_add(call))?;
+    call.phase("store", || import::for_add(call))?;
     import::host_local(call, &own)?;
     let assigned = call.phase("ipam", || leases::assign(call, &own, &own.assign(call, &[])))?;
     assigned.report.iter().for_each(|note| call.note(&note.to_string()));

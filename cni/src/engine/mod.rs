@@ -28,6 +28,7 @@ mod ipam_verbs;
 mod journal;
 mod leases;
 mod links;
+mod migration;
 mod node;
 mod pods;
 mod ready;

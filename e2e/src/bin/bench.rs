@@ -1,7 +1,8 @@
-//! Runs a benchmark: `bench cni`, or of it only what does not depend on time: `bench counts`.
+//! Runs a benchmark: `bench cni`, or of it only what does not depend on time: `bench counts`; `bench ipam`.
 //! Called by `scripts/bench` and `scripts/test`, which build what it measures.
 
 use e2e::bench::{Rounds, Verdict, cni, counts};
+use e2e::bench_ipam::{Size, ipam};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -10,8 +11,12 @@ fn main() -> ExitCode {
     let verdict = match std::env::args().nth(1).as_deref() {
         Some("cni") => cni(&Rounds { calls, bursts }),
         Some("counts") => counts(),
+        Some("ipam") => {
+            ipam(&Size::from_env());
+            Verdict::Within
+        }
         _ => {
-            eprintln!("usage: bench cni|counts");
+            eprintln!("usage: bench cni|counts|ipam");
             return ExitCode::from(64);
         }
     };

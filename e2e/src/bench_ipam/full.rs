@@ -1,0 +1,112 @@
+//! Pools of many blocks that are all full.
+
+use super::store::{Host, attrs, soon};
+use super::{Case, Size};
+use crate::cluster::{Cluster, Kind};
+use datastore::DriveError;
+use ipam::{IpamError, Pools};
+use ipnet::{IpNet, Ipv4Net};
+use model::store::{Expect, View, Write};
+use model::{Attribute, Block, Stored as _, keys};
+use serde_json::json;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+/// Writers that fill the pool.
+const WRITERS: usize = 8;
+/// Assignments whose mean is compared: several blocks are claimed among them.
+const REQUESTS: usize = 256;
+
+pub fn run(cluster: &Cluster, kind: Kind, size: &Size) -> Vec<Case> {
+    let host = Host { name: "seeker".to_owned(), store: cluster.store(kind) };
+    cluster.add_node(kind, &host.name);
+    host.pool("spare", "10.200.0.0/16", 26);
+    let alone = requests(&host, "alone", &["spare"]);
+    let bits = size.blocks.trailing_zeros() as u8;
+    host.pool("full", &format!("10.16.0.0/{}", 26 - bits), 26);
+    fill(cluster, kind, size.blocks);
+    let both = requests(&host, "both", &["full", "spare"]);
+    let (mut view, cold) = refused(&host, View::new(), size.blocks);
+    let index: usize = view.full().keys().map(|key| key.len() + 8).sum();
+    let mut known = View::new();
+    known.put_full(view.full().clone());
+    view.clear();
+    let (_, warm) = refused(&host, known, size.blocks);
+    let blocks = json!({"blocks": size.blocks});
+    let name = |what: &str| format!("{kind:?}: {what}");
+    let alone_ms = alone.as_secs_f64() * 1000.0;
+    vec![
+        Case::new(name("a full pool is refused, nothing known"), cold, "goal", 10_000.0, blocks.clone()),
+        Case::new(name("the same, index known"), warm, "goal", 1000.0, json!({"index_bytes": index})),
+        Case::new(
+            name("one assignment, the first of two pools full"),
+            both,
+            "only the second",
+            alone_ms,
+            blocks,
+        ),
+    ]
+}
+
+/// The mean of many assignments from these pools, given back afterwards.
+fn requests(host: &Host, what: &str, pools: &[&str]) -> Duration {
+    let pools = Pools::Named(pools.iter().map(|name| (*name).to_owned()).collect());
+    let began = Instant::now();
+    for n in 0..REQUESTS {
+        let given = host.assign(&mut View::new(), &format!("{what}-{n}"), pools.clone());
+        given.unwrap_or_else(|e| panic!("{what} {n}: {e}"));
+    }
+    let mean = began.elapsed() / REQUESTS as u32;
+    for n in 0..REQUESTS {
+        host.release(&format!("{what}-{n}"));
+    }
+    host_gives_up(host);
+    mean
+}
+
+/// So that every run claims as many blocks.
+fn host_gives_up(host: &Host) {
+    let prefix = format!("/calico/ipam/v2/host/{}/", host.name);
+    for key in host.store.keys(&prefix, soon()).expect("the store answers") {
+        let cidr = key.rsplit('/').next().and_then(keys::parse_cidr).expect("a claim ends with its block");
+        host.put(&keys::block(&model::Scope::Cluster, &cidr), None);
+        host.put(&key, None);
+    }
+}
+
+fn refused(host: &Host, mut view: View, blocks: usize) -> (View, Duration) {
+    let began = Instant::now();
+    let answer = host.assign(&mut view, "late", Pools::Named(vec!["full".to_owned()]));
+    assert!(matches!(answer, Err(DriveError::Plan(IpamError::Exhausted { .. }))), "{answer:?}");
+    assert_eq!(view.full().len(), blocks, "refused only when every block was seen");
+    (view, began.elapsed())
+}
+
+/// Blocks of other hosts, each with 64 pods as the plugin writes them.
+fn fill(cluster: &Cluster, kind: Kind, blocks: usize) {
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let store = cluster.store(kind);
+            scope.spawn(move || {
+                for number in (writer..blocks).step_by(WRITERS) {
+                    let (key, value) = full_block(number);
+                    let write = Write { key, expect: Expect::Absent, value: Some(value) };
+                    store.commit(&[write], soon()).unwrap_or_else(|e| panic!("{number}: {e}"));
+                }
+            });
+        }
+    });
+}
+
+fn full_block(number: usize) -> (String, Vec<u8>) {
+    let base = u32::from(Ipv4Addr::new(10, 16, 0, 0)) + number as u32 * 64;
+    let cidr = IpNet::V4(Ipv4Net::new(base.into(), 26).expect("a prefix length"));
+    let host = format!("other-{}", number % 1000);
+    let mut block = Block::new(cidr, Some(format!("host:{host}")));
+    for ordinal in 0..64 {
+        let id = format!("{number:05}-{ordinal:02}-5f1d3c0a9b7e4f20");
+        let entry = Attribute::new(Some(&format!("net.{id}")), attrs(&host, &id));
+        ipam::block::assign(&mut block, ordinal, &entry).expect("it is free");
+    }
+    (keys::block(&model::Scope::Cluster, &cidr), block.encode())
+}
