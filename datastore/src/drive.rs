@@ -1,13 +1,10 @@
 //! Joins a planner to a store: fetch what it needs, commit what it plans, plan again on conflict.
 
 use crate::{CommitError, Deadline, Error, Store};
-use model::store::{Entry, Plan, Query, Stop, View, Write};
+use model::store::{Entry, Plan, Stop, View, Write};
 
 /// How often planning may start over, by conflict or by need, before giving up.
 const MAX_ROUNDS: usize = 1000;
-
-/// Blocks that are read at a time where only their room matters: 4 MB with the usual ones.
-const ROOMS_AT_ONCE: usize = 256;
 
 /// Why a driven plan failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,17 +39,58 @@ pub fn drive<T, E>(
     store: &dyn Store,
     view: &mut View,
     deadline: Deadline,
+    plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
+) -> Result<(T, Conflicts), DriveError<E>> {
+    run(store, view, deadline, How { fresh: true, durable: true }, plan)
+}
+
+/// As [`drive`], with `Store::commit_soon`: the caller answers only after a `Store::settle`.
+pub fn drive_soon<T, E>(
+    store: &dyn Store,
+    view: &mut View,
+    deadline: Deadline,
+    plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
+) -> Result<(T, Conflicts), DriveError<E>> {
+    run(store, view, deadline, How { fresh: true, durable: false }, plan)
+}
+
+/// As [`drive`], for a plan that may begin with what `store` has read before: it followed another one
+/// at once, and what others did since then would cost it a conflict or nothing.
+pub fn drive_on<T, E>(
+    store: &dyn Store,
+    view: &mut View,
+    deadline: Deadline,
+    plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
+) -> Result<(T, Conflicts), DriveError<E>> {
+    run(store, view, deadline, How { fresh: false, durable: true }, plan)
+}
+
+#[derive(Clone, Copy)]
+struct How {
+    /// The first reading is fresh; those that follow may add what was known then.
+    fresh: bool,
+    /// The commit is durable when it returns.
+    durable: bool,
+}
+
+fn run<T, E>(
+    store: &dyn Store,
+    view: &mut View,
+    deadline: Deadline,
+    how: How,
     mut plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
 ) -> Result<(T, Conflicts), DriveError<E>> {
+    let How { mut fresh, durable } = how;
     let mut cost = Conflicts::default();
     view.begin();
     for _ in 0..MAX_ROUNDS {
         match plan(view) {
             Ok(Plan::Done(out)) => return Ok((out, cost)),
             Ok(Plan::Commit(writes, out)) => {
-                let committed = commit(store, writes, deadline)?;
+                let committed = commit(store, writes, deadline, durable)?;
                 if committed.conflict {
                     cost.conflicts += 1;
+                    fresh = true;
                     view.record(committed.applied, committed.current);
                 } else {
                     committed.current.into_iter().for_each(|(key, entry)| view.put(&key, entry));
@@ -60,13 +98,14 @@ pub fn drive<T, E>(
                 }
             }
             Ok(Plan::Step(writes)) => {
-                let committed = commit(store, writes, deadline)?;
+                let committed = commit(store, writes, deadline, durable)?;
                 cost.conflicts += u32::from(committed.conflict);
+                fresh = true;
                 view.record(committed.applied, committed.current);
             }
             Err(Stop::Need(queries)) => {
                 cost.reads += 1;
-                fetch(store, view, &queries, deadline)?;
+                store.fetch(&queries, std::mem::take(&mut fresh), view, deadline)?;
             }
             Err(Stop::Fail(error)) => return Err(DriveError::Plan(error)),
         }
@@ -86,8 +125,17 @@ struct Committed {
     current: Vec<(String, Option<Entry>)>,
 }
 
-fn commit(store: &dyn Store, writes: Vec<Write>, deadline: Deadline) -> Result<Committed, Error> {
-    match store.commit_each(&writes, deadline) {
+fn commit(
+    store: &dyn Store,
+    writes: Vec<Write>,
+    deadline: Deadline,
+    durable: bool,
+) -> Result<Committed, Error> {
+    let committed = match durable {
+        true => store.commit_each(&writes, deadline),
+        false => store.commit_soon(&writes, deadline),
+    };
+    match committed {
         Ok(revisions) => {
             let now = |(w, revision): (Write, _)| {
                 let entry = w.value.map(|value| Entry { key: w.key.clone(), value, revision });
@@ -99,40 +147,4 @@ fn commit(store: &dyn Store, writes: Vec<Write>, deadline: Deadline) -> Result<C
         Err(CommitError::Conflict { applied, current }) => Ok(Committed { conflict: true, applied, current }),
         Err(CommitError::Store(error)) => Err(error),
     }
-}
-
-/// A few blocks at a time, of which little is kept: there may be many thousands. What was seen
-/// before an error stays known.
-fn look_for_room(
-    store: &dyn Store,
-    view: &mut View,
-    queries: &[Query],
-    deadline: Deadline,
-) -> Result<(), Error> {
-    let rooms =
-        queries.iter().filter_map(|q| if let Query::Room(key) = q { Some(key.as_str()) } else { None });
-    for keys in rooms.collect::<Vec<_>>().chunks(ROOMS_AT_ONCE) {
-        for (key, entry) in keys.iter().zip(store.get(keys, deadline)?) {
-            view.put_room(key, entry);
-        }
-    }
-    Ok(())
-}
-
-fn fetch(store: &dyn Store, view: &mut View, queries: &[Query], deadline: Deadline) -> Result<(), Error> {
-    let gets: Vec<&str> =
-        queries.iter().filter_map(|q| if let Query::Get(k) = q { Some(k.as_str()) } else { None }).collect();
-    if !gets.is_empty() {
-        for (key, entry) in gets.iter().zip(store.get(&gets, deadline)?) {
-            view.put(key, entry);
-        }
-    }
-    for query in queries {
-        match query {
-            Query::Get(_) | Query::Room(_) => {}
-            Query::List(prefix) => view.put_list(prefix, store.list(prefix, deadline)?),
-            Query::Keys(prefix) => view.put_keys(prefix, store.revisions(prefix, deadline)?),
-        }
-    }
-    look_for_room(store, view, queries, deadline)
 }

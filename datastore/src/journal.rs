@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Room for about 200 releases of two addresses each, however full the disk is.
-const LAYOUT: Layout = Layout { log_len: 64 << 10, reserve: 4 << 10, step: 192 << 10 };
+const LAYOUT: Layout = Layout { log_len: 64 << 10, worn: 64 << 10, reserve: 4 << 10, step: 192 << 10 };
 
 /// How long any call waits for other processes that use the journal.
 const WAIT: Duration = Duration::from_secs(5);

@@ -11,13 +11,14 @@ pub mod conformance;
 mod drive;
 pub mod embedded;
 mod error;
+mod fetch;
 pub mod journal;
 pub mod lock;
 
-pub use drive::{Conflicts, DriveError, drive};
+pub use drive::{Conflicts, DriveError, drive, drive_on, drive_soon};
 pub use error::{CommitError, Error, ErrorKind};
 
-use model::store::{Entry, Revision, Write};
+use model::store::{Entry, Query, Revision, View, Write};
 use std::time::{Duration, Instant};
 
 /// The instant by which a call must have answered.
@@ -64,6 +65,19 @@ pub trait Store: Send + Sync {
         Ok(self.keys(prefix, deadline)?.into_iter().map(|key| (key, 0)).collect())
     }
 
+    /// Answers all `queries` into `view`. With `fresh` the answers are as of now; without, what this
+    /// handle has read before may do: a stale answer costs a conflict, never correctness.
+    fn fetch(
+        &self,
+        queries: &[Query],
+        fresh: bool,
+        view: &mut View,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let _ = fresh;
+        fetch::one_by_one(self, queries, view, deadline)
+    }
+
     /// Applies `writes`: all or none where the back end has transactions, else in order up to the
     /// first failure. Durable when it returns. The answer is the revision of the written keys.
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError>;
@@ -72,6 +86,19 @@ pub trait Store: Send + Sync {
     /// writes. A back end without transactions, whose keys get different ones, must tell them apart.
     fn commit_each(&self, writes: &[Write], deadline: Deadline) -> Result<Vec<Revision>, CommitError> {
         self.commit(writes, deadline).map(|revision| vec![revision; writes.len()])
+    }
+
+    /// As `commit_each`, but not yet durable where the back end can tell the difference: every reader sees
+    /// it, the death of any process leaves it, and only a loss of power before the next [`Store::settle`]
+    /// of this handle may undo it, and what was committed after it.
+    fn commit_soon(&self, writes: &[Write], deadline: Deadline) -> Result<Vec<Revision>, CommitError> {
+        self.commit_each(writes, deadline)
+    }
+
+    /// Makes durable what `commit_soon` of this handle wrote.
+    fn settle(&self, deadline: Deadline) -> Result<(), Error> {
+        let _ = deadline;
+        Ok(())
     }
 
     /// Makes sure that what was read is durable, for an answer that commits nothing itself.

@@ -242,13 +242,13 @@ fn a_store_of_a_newer_version_is_refused_by_its_number() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).commit(&[put("/a", Expect::Any, "1")], soon()).unwrap();
     let mut bytes = fs::read(dir.path().join("a")).unwrap();
-    bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&3u32.to_le_bytes());
     let crc = crc32fast::hash(&bytes[..508]);
     bytes[508..512].copy_from_slice(&crc.to_le_bytes());
     fs::write(dir.path().join("a"), bytes).unwrap();
     let error = open(dir.path()).list("", soon()).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Corrupt);
-    assert!(error.to_string().contains("version 2"), "{error}");
+    assert!(error.to_string().contains("version 3"), "{error}");
 }
 
 #[test]

@@ -36,6 +36,11 @@ impl Bed {
         Self::with(tag, Some(Bins::debug()))
     }
 
+    /// A bed with the binaries of one directory.
+    pub fn of_build(tag: &str, dir: &Path) -> Self {
+        Self::with(tag, Some(Bins::in_dir(dir.to_owned())))
+    }
+
     /// A bed with the peers alone.
     pub fn peers(tag: &str) -> Self {
         Self::with(tag, None)

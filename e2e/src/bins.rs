@@ -51,7 +51,7 @@ impl Bins {
         self.dir.join("percalectl")
     }
 
-    fn in_dir(dir: PathBuf) -> Self {
+    pub fn in_dir(dir: PathBuf) -> Self {
         for name in ["percale", "percalectl"] {
             let path = dir.join(name);
             assert!(path.is_file(), "{} is missing: build it first (cargo build --release)", path.display());

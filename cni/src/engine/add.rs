@@ -50,8 +50,15 @@ pub(crate) fn add(call: &Call, netns: &Netns) -> Result<CniResult, CniError> {
     })?;
     call.phase("endpoint", || endpoint::write(call, &facts, &place, &plan, &wired, &mut undo))?;
     call.phase("policy", || gates::await_policy(call));
+    call.phase("sync", || settle(call))?;
     undo.keep();
     Ok(result::of_pod(call, &plan, &wired, &leased))
+}
+
+/// The lease is on the medium before the answer, and not before the wiring: a loss of power takes the
+/// links with it.
+fn settle(call: &Call) -> Result<(), CniError> {
+    if delegated::is_delegated(call.conf) { Ok(()) } else { leases::settle(call) }
 }
 
 /// What must be there before anything is done.

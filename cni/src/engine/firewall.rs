@@ -4,7 +4,7 @@
 use super::call::Call;
 use super::failure;
 use cni_protocol::CniError;
-use datastore::drive;
+use datastore::drive_on;
 use datastore::embedded::Mode;
 use ipam::IpamError;
 use ipnet::IpNet;
@@ -20,7 +20,9 @@ const TABLE: &str = "percale";
 /// Puts the table in place, if it is not there in this form already.
 pub(crate) fn ensure(call: &Call, networks: &[IpNet]) -> Result<(), CniError> {
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
-    let planned = drive(store.as_ref(), &mut View::new(), call.deadline, |view| plan(view, call, networks));
+    // The addresses were committed a moment ago: what was read then is new enough.
+    let planned =
+        drive_on(store.as_ref(), &mut View::new(), call.deadline, |view| plan(view, call, networks));
     let (nat, _) = planned.map_err(failure::drive)?;
     let wish = Firewall {
         table: TABLE.to_owned(),

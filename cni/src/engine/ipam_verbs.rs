@@ -17,6 +17,9 @@ pub(crate) fn add(call: &Call) -> Result<CniResult, CniError> {
     call.phase("store", || import::for_add(call))?;
     import::host_local(call, &own)?;
     let assigned = call.phase("ipam", || leases::assign(call, &own, &own.assign(call, &[])))?;
+    let settled = call.phase("sync", || leases::settle(call));
+    // Best effort: the runtime's DEL frees what stays.
+    settled.inspect_err(|_| drop(leases::release(call, &own.scope, &leases::release_of(call, call.at()))))?;
     assigned.report.iter().for_each(|note| call.note(&note.to_string()));
     call.log_addresses(assigned.addresses.iter().map(|given| given.ip));
     let ips = assigned.addresses.iter().map(|given| IpConfig {

@@ -5,7 +5,7 @@ use super::call::Call;
 use super::{failure, journal, ready};
 use cni_protocol::{Attachment, CniError};
 use datastore::embedded::Mode;
-use datastore::{Store, drive};
+use datastore::{Store, drive, drive_soon};
 use ipam::{Assign, Assigned, Context, Held, Release, Released};
 use model::Scope;
 use model::store::{Plan, Stop, View};
@@ -53,12 +53,14 @@ pub(crate) fn context<'a>(call: &'a Call, scope: &'a Scope) -> Context<'a> {
     Context { scope, host: &call.node, now: call.clock.now(), chance: call.chance, transactional }
 }
 
-/// Commits addresses for the attachment, or finds the ones it has.
+/// Commits addresses for the attachment, or finds the ones it has. Durable after [`settle`], which must
+/// come before the answer: until then they survive the death of this process, which is all that
+/// the kernel's side of the attachment survives.
 pub(crate) fn assign(call: &Call, own: &Own, request: &Assign) -> Result<Assigned, CniError> {
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
     let _lock = call.ipam_lock()?;
     let cx = context(call, &own.scope);
-    let assigned = drive(store.as_ref(), &mut call.known(), call.deadline, |view| {
+    let assigned = drive_soon(store.as_ref(), &mut call.known(), call.deadline, |view| {
         ready::gated(call, view, ipam::plan_assign(view, &cx, request))
     });
     let assigned = assigned.map_err(failure::drive)?.0;
@@ -66,19 +68,29 @@ pub(crate) fn assign(call: &Call, own: &Own, request: &Assign) -> Result<Assigne
         // Whoever wrote it may have died before its sync.
         store.barrier(call.deadline).map_err(|e| failure::store(&e))?;
     }
-    journal::forgive(call);
     Ok(assigned)
 }
 
-/// Frees what the attachment holds.
+/// Makes durable what [`assign`] committed, and then forgets what the attachment owed before.
+pub(crate) fn settle(call: &Call) -> Result<(), CniError> {
+    let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
+    store.settle(call.deadline).map_err(|e| failure::store(&e))?;
+    journal::forgive(call);
+    Ok(())
+}
+
+/// Frees what the attachment holds. Durable when it returns; the sync holds up nobody.
 pub(crate) fn release(call: &Call, scope: &Scope, request: &Release) -> Result<Released, CniError> {
     let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
-    let _lock = call.ipam_lock()?;
+    let lock = call.ipam_lock()?;
     let cx = context(call, scope);
-    let released = drive(store.as_ref(), &mut View::new(), call.deadline, |view| {
+    let released = drive_soon(store.as_ref(), &mut View::new(), call.deadline, |view| {
         ready::gated(call, view, ipam::plan_release(view, &cx, request))
     });
-    released.map(|(released, _)| released).map_err(failure::drive)
+    drop(lock);
+    let (released, _) = released.map_err(failure::drive)?;
+    store.settle(call.deadline).map_err(|e| failure::store(&e))?;
+    Ok(released)
 }
 
 /// What the attachment holds, without the lock: a reader needs none.

@@ -33,6 +33,7 @@ mod node;
 mod pods;
 mod ready;
 mod result;
+mod small;
 mod status;
 mod stores;
 mod undo;
@@ -47,7 +48,7 @@ use crate::log;
 use call::Call;
 use cni_protocol::{CniError, CniResult, Request, Verb};
 use datastore::Deadline;
-use netlink::Netns;
+use netlink::{Netns, NetnsId};
 
 /// Serves CNI requests. Its host reads them and prints the answers.
 pub struct Engine<'a> {
@@ -111,7 +112,7 @@ impl Engine<'_> {
         if req.netns_override {
             return Ok(Some(netns));
         }
-        let own = Netns::current().and_then(|own| own.id()).map_err(|e| failure::netns(&e))?;
+        let own = NetnsId::own().map_err(|e| failure::netns(&e))?;
         if netns.id().map_err(|e| failure::netns(&e))? == own {
             return Err(CniError::environment(
                 "CNI_NETNS: is the host's own network namespace, not a container's",

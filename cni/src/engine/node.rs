@@ -1,6 +1,6 @@
 //! Who this host is (decision 31) and the MTU of its pods (C-05).
 
-use super::stores;
+use super::{small, stores};
 use cni_protocol::{CniError, Request};
 use std::{fs, io, path::Path};
 
@@ -23,7 +23,7 @@ pub(crate) fn name(req: &Request) -> String {
         }
         return req.conf.nodename.clone();
     }
-    if let Ok(name) = fs::read_to_string(file)
+    if let Ok(name) = small::read(file)
         && !name.trim().is_empty()
     {
         return name.trim().to_owned();
@@ -74,7 +74,7 @@ pub(crate) fn mtu(req: &Request) -> (u32, Option<String>) {
         return (req.conf.mtu, None);
     }
     let file = &req.paths.mtu_file;
-    match fs::read_to_string(file) {
+    match small::read(file) {
         Ok(text) => match text.trim().parse().ok().filter(|m| MTU_RANGE.contains(m)) {
             Some(mtu) => (mtu, None),
             None => (DEFAULT_MTU, Some(format!("{}: not an MTU, using {DEFAULT_MTU}", file.display()))),

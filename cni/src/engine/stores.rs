@@ -1,6 +1,7 @@
 //! Which store holds a network's objects (decision 27), and the record of the one in use.
 
 use super::call::{OpenError, Stores};
+use super::small;
 use cni_protocol::netconf::{DatastoreType, Etcd as EtcdKeys, NetConf};
 use cni_protocol::{CniError, Request};
 use datastore::embedded::{Embedded, Mode};
@@ -215,7 +216,7 @@ fn record_file(req: &Request) -> PathBuf {
 /// Notes the store in use on the host; another one later is an error that names both.
 fn record_use(req: &Request, now: &str) -> Result<(), CniError> {
     let file = record_file(req);
-    match fs::read_to_string(&file) {
+    match small::read(&file) {
         Ok(before) if before.trim() == now || before.trim().is_empty() => Ok(()),
         Ok(before) => Err(CniError::config(format!(
             "datastore_type: this host's state in {} belongs to {}, and the configuration means {now}; \

@@ -8,10 +8,7 @@ use crate::Error;
 /// `Io` when `/proc` is not there.
 pub fn boot_id() -> Result<String, Error> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    match std::fs::read_to_string(PATH) {
-        Ok(text) => Ok(text.trim_end().to_owned()),
-        Err(source) => Err(Error::Io { op: "read", subject: PATH.to_owned(), source }),
-    }
+    crate::sysctl::read(PATH)
 }
 
 #[cfg(test)]

@@ -23,6 +23,22 @@ pub struct NetnsId {
     pub ino: u64,
 }
 
+/// The calling thread's own namespace.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+impl NetnsId {
+    /// That of the namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// `Missing` where `/proc` is not mounted.
+    pub fn own() -> Result<NetnsId, NetnsError> {
+        match rustix::fs::stat(OWN) {
+            Ok(stat) => Ok(NetnsId { dev: stat.st_dev, ino: stat.st_ino }),
+            Err(errno) => Err(open_error(errno, OWN.to_owned())),
+        }
+    }
+}
+
 impl Netns {
     /// Opens the namespace that is bound at `path` (or `/proc/PID/ns/net`).
     ///
@@ -52,7 +68,12 @@ impl Netns {
     /// # Errors
     /// `Missing` where `/proc` is not mounted; else as `open`.
     pub fn current() -> Result<Netns, NetnsError> {
-        Netns::open(Path::new("/proc/thread-self/ns/net"))
+        // What this file leads to needs no check.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        match rustix::fs::open(OWN, flags, Mode::empty()) {
+            Ok(fd) => Ok(Netns { fd, path: OWN.to_owned() }),
+            Err(errno) => Err(open_error(errno, OWN.to_owned())),
+        }
     }
 
     fn checked(fd: OwnedFd, path: String) -> Result<Netns, NetnsError> {

@@ -114,10 +114,10 @@ pub(crate) fn pod(v4: bool, v6: bool, forward: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// A setting's text without the line end. Every one read here is a small number.
+/// A setting's text without the line end. Every one read here is a small number or a UUID.
 pub(crate) fn read(path: &str) -> Result<String, Error> {
     let file = File::open(path).map_err(|e| failed("open", path, e))?;
-    let mut buf = [0; 16];
+    let mut buf = [0; 64];
     let n = file.read_at(&mut buf, 0).map_err(|e| failed("read", path, e))?;
     Ok(String::from_utf8_lossy(buf[..n].trim_ascii_end()).into_owned())
 }

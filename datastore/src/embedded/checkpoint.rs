@@ -3,7 +3,7 @@
 use super::disk::{Disk, File};
 use super::failed;
 use super::frame;
-use super::header::{COPY_AT, Found, Header, LOG_AT, Phase, SECTOR};
+use super::header::{COPY_AT, Format, Found, Header, LOG_AT, Phase, SECTOR};
 use super::loaded::Loaded;
 use super::mark::Mark;
 use super::record::{self, Item};
@@ -51,6 +51,7 @@ impl Slots {
     pub fn flip(&mut self, target: File, header: Header) -> Result<(), Error> {
         let mut loaded = Loaded::new(target, header);
         loaded.retire_other = true;
+        loaded.note_durable();
         self.loaded = Some(loaded);
         self.set_mark();
         // The commit is durable. What fails here is made good by the next one.
@@ -84,7 +85,7 @@ impl Slots {
         }
         disk.sync_names().map_err(|e| failed(disk, File::A, "create store", &e))?;
         let header = first_header(id, self.layout.log_len);
-        let mark = Mark { seed: header.seed(), end: LOG_AT, revision: header.revision };
+        let mark = Mark { seed: header.seed(), end: LOG_AT, revision: header.revision, written: LOG_AT };
         write_slot(disk, File::A, header, |_| Ok(()))?;
         // Spares readers of a store that is never written, such as the journal, a search for commits.
         drop(disk.write_at(File::Mark, &mark.encode(), 0));
@@ -93,12 +94,13 @@ impl Slots {
 }
 
 fn next_header(old: &Header, generation: u64, revision: Revision) -> Header {
-    Header { phase: Phase::Active, generation, revision, ..old.clone() }
+    Header { format: Format::Chained, phase: Phase::Active, generation, revision, ..old.clone() }
 }
 
 pub(super) fn first_header(id: u64, log_len: u64) -> Header {
     let (live, index_at, data_end) = (0, 0, LOG_AT + log_len);
-    Header { phase: Phase::Active, generation: 1, id, revision: 0, live, log_len, index_at, data_end }
+    let (format, phase) = (Format::Chained, Phase::Active);
+    Header { format, phase, generation: 1, id, revision: 0, live, log_len, index_at, data_end }
 }
 
 pub(super) fn push_all(writer: &mut Writer, entries: &[Entry], revision: Revision) -> Result<(), Error> {

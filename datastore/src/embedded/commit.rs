@@ -2,6 +2,8 @@
 
 use super::disk::File;
 use super::frame::{self, Kind};
+use super::header::{Format, LOG_AT};
+use super::loaded::Loaded;
 use super::record;
 use super::slots::Slots;
 use super::{MAX_COMMIT, MAX_KEY, MAX_VALUE, failed};
@@ -13,11 +15,19 @@ pub(super) const COMMIT: &str = "commit to store";
 
 impl Slots {
     /// Applies `writes` if all their conditions hold. Durable when it returns.
+    #[cfg(test)]
     pub fn commit(&mut self, writes: &[Write]) -> Result<Revision, CommitError> {
+        let revision = self.commit_soon(writes)?;
+        self.settle()?;
+        Ok(revision)
+    }
+
+    /// Applies `writes` if all their conditions hold. Everybody sees them; what makes them durable is
+    /// `settle`, or a sync of the file by anyone.
+    pub fn commit_soon(&mut self, writes: &[Write]) -> Result<Revision, CommitError> {
         self.check_limits(writes)?;
         self.refresh()?;
         if writes.is_empty() {
-            self.settle()?;
             return Ok(self.loaded()?.revision);
         }
         let before = self.current(writes)?;
@@ -33,7 +43,7 @@ impl Slots {
         let loaded = self.loaded()?;
         let revision = loaded.revision + 1;
         let live = (loaded.live + change.added).saturating_sub(change.removed);
-        let fits = frame::size(record::commit_size(writes)) <= loaded.log_left();
+        let fits = self.fits(loaded, writes);
         self.make_room(live, change.may_use_reserve)?;
         if fits {
             self.append(writes, revision, live)?;
@@ -41,6 +51,16 @@ impl Slots {
             self.checkpoint(writes, revision)?;
         }
         Ok(revision)
+    }
+
+    /// Whether a commit goes into the log: not once every reader has so much of it to read that writing a
+    /// new slot costs less.
+    fn fits(&self, loaded: &Loaded, writes: &[Write]) -> bool {
+        let size = frame::size(record::commit_size(writes)) as u64;
+        let used = loaded.end() - LOG_AT;
+        let worn = self.layout.worn.max(4 * loaded.live);
+        let is_current = loaded.header.format == Format::Chained;
+        is_current && size <= loaded.log_left() as u64 && (used == 0 || used + size <= worn)
     }
 
     /// What the written keys are now.
@@ -66,34 +86,56 @@ impl Slots {
         Ok(())
     }
 
-    /// Makes a commit durable whose author died before syncing it.
+    /// Makes everything durable that was read.
     pub fn settle(&mut self) -> Result<(), Error> {
-        let (durable, file) = (self.loaded()?.durable, self.loaded()?.file);
-        if !durable {
-            self.sync(file)?;
-            self.set_mark();
+        let loaded = self.loaded()?;
+        if loaded.is_durable() {
+            return Ok(());
         }
+        if let Err(error) = self.sync(loaded.file) {
+            self.write_again();
+            return Err(error);
+        }
+        if let Some(loaded) = &mut self.loaded {
+            loaded.note_durable();
+        }
+        self.set_mark();
         Ok(())
     }
 
-    /// Completes what dead processes left half done, before anything is built on it.
-    ///
-    /// So at most one commit is ever unsynced, and a damaged commit with a sound one behind it
-    /// is never the result of a power cut.
-    pub fn make_good(&mut self) -> Result<(), Error> {
-        self.settle()?;
-        match self.loaded()? {
-            loaded if loaded.retire_other => self.retire(loaded.file.other()),
-            _ => Ok(()),
+    /// Lets the kernel begin with what must be synced before the answer.
+    pub fn start_sync(&self) {
+        if let Some(loaded) = self.loaded.as_ref().filter(|loaded| !loaded.is_durable()) {
+            let (at, bytes) = loaded.unsynced();
+            self.disk.start_sync(loaded.file, at, bytes.len() as u64);
         }
     }
 
-    /// Notes that all that is loaded is durable. Losing the mark costs a sync later, no more.
-    pub fn set_mark(&mut self) {
-        if let Some(loaded) = &mut self.loaded {
-            loaded.durable = true;
-            let mark = loaded.mark().encode();
-            drop(self.disk.write_at(File::Mark, &mark, 0));
+    /// After a failed sync: the kernel drops what it could not write, and a later sync that succeeds would
+    /// vouch for it. Written once more, it is that sync's part again.
+    pub fn write_again(&self) {
+        if let Some(loaded) = &self.loaded {
+            let (at, bytes) = loaded.unsynced();
+            drop(self.disk.write_at(loaded.file, bytes, at));
+        }
+    }
+
+    /// Completes what dead processes left half done, before anything is built on it. The older slot is
+    /// given up only once the newer one is known to be durable.
+    pub fn make_good(&mut self) -> Result<(), Error> {
+        let loaded = self.loaded()?;
+        if !loaded.retire_other {
+            return Ok(());
+        }
+        let other = loaded.file.other();
+        self.settle()?;
+        self.retire(other)
+    }
+
+    /// Notes where the log ends and how far it is durable. Losing the mark costs a sync later, no more.
+    pub fn set_mark(&self) {
+        if let Some(loaded) = &self.loaded {
+            drop(self.disk.write_at(File::Mark, &loaded.mark().encode(), 0));
         }
     }
 
@@ -102,17 +144,17 @@ impl Slots {
         let (file, at) = (loaded.file, loaded.end());
         let mut bytes = Vec::with_capacity(frame::size(record::commit_size(writes)) + frame::HEAD);
         let start = frame::begin(&mut bytes);
-        record::push_commit(&mut bytes, revision, live, writes);
-        frame::finish(&mut bytes, start, Kind::Log, loaded.header.seed(), at);
+        record::push_commit(&mut bytes, revision, live, loaded.synced_end(), writes);
+        let link = frame::finish_after(&mut bytes, start, Kind::Log, loaded.header.seed(), at, loaded.last());
         let size = bytes.len();
         // Zeros behind it tell where the log ends, over what a torn commit may have left.
         bytes.resize((size + frame::HEAD).min(loaded.log_left()), 0);
-        if let Err(error) = self.put(file, &bytes, at).and_then(|()| self.sync(file)) {
+        if let Err(error) = self.put(file, &bytes, at) {
             // Nobody saw it yet, and nobody shall.
             drop(self.disk.write_at(file, &[0; frame::HEAD], at));
             return Err(error);
         }
-        let applied = self.loaded.as_mut().and_then(|l| l.apply(&bytes[..size]));
+        let applied = self.loaded.as_mut().and_then(|l| l.apply(&bytes[..size], link));
         applied.expect("what was just encoded can be applied");
         self.set_mark();
         Ok(())

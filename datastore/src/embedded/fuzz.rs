@@ -1,6 +1,6 @@
 //! A door for fuzzing: a store from any bytes, used in every way. No input may panic.
 
-use super::disk::{Disk, File};
+use super::disk::{Disk, File, Syncer};
 use super::slots::Slots;
 use super::{Layout, frame, header, record, salvage};
 use model::store::{Expect, Write};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// Files never grow beyond this in memory.
 const CAPACITY: usize = 8 << 20;
-const LAYOUT: Layout = Layout { log_len: 4096, reserve: 4096, step: 4096 };
+const LAYOUT: Layout = Layout { log_len: 4096, worn: 4096, reserve: 4096, step: 4096 };
 
 /// Opens a store of these two slot files, reads all of it, commits to it and salvages it.
 #[doc(hidden)]
@@ -23,7 +23,7 @@ pub fn fuzz_open(a: &[u8], b: &[u8]) {
         let write = |key: &str, value| Write { key: key.into(), expect: Expect::Any, value };
         for i in 0..3 {
             let writes = [write("/key", Some(vec![b'x'; 2000])), write(&format!("/key/{i}"), None)];
-            drop(slots.commit(&writes));
+            drop(slots.commit_soon(&writes));
         }
     }
     salvage::salvage(&*slots.disk, String::new());
@@ -32,8 +32,10 @@ pub fn fuzz_open(a: &[u8], b: &[u8]) {
 /// Gives the bytes to every decoder that otherwise lies behind a checksum.
 #[doc(hidden)]
 pub fn fuzz_records(bytes: &[u8]) {
-    if let Some(commit) = record::Commit::decode(bytes) {
-        commit.changes().for_each(drop);
+    for format in [header::Format::First, header::Format::Chained] {
+        if let Some(commit) = record::Commit::decode(bytes, format) {
+            commit.changes().for_each(drop);
+        }
     }
     record::items(bytes).for_each(drop);
     drop(record::pages(bytes, 0..u64::MAX));
@@ -69,6 +71,12 @@ impl Disk for Memory {
 
     fn sync(&self, _file: File) -> io::Result<()> {
         Ok(())
+    }
+
+    fn start_sync(&self, _file: File, _offset: u64, _len: u64) {}
+
+    fn syncer(&self, _file: File) -> io::Result<Syncer> {
+        Ok(Box::new(|| Ok(())))
     }
 
     fn len(&self, file: File) -> io::Result<u64> {

@@ -14,7 +14,8 @@ pub(super) const LOG_AT: u64 = 4096;
 pub(super) const MAX_LOG: u64 = 16 << 20;
 
 const MAGIC: &[u8; 8] = b"PERCALE\xC5";
-const VERSION: u32 = 1;
+/// The versions of a slot's format: number and what it means.
+const VERSIONS: [(u32, Format); 2] = [(1, Format::First), (2, Format::Chained)];
 const CRC_AT: usize = SECTOR - 4;
 
 /// What a slot's content is good for.
@@ -28,8 +29,18 @@ pub(super) enum Phase {
     Loading,
 }
 
+/// How the log of a slot is written. The rest is the same in all versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Each commit was synced before the next one was written. Only read: the next commit begins a new slot.
+    First,
+    /// Commits follow each other by checksum, and say how far the log was synced.
+    Chained,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
+    pub format: Format,
     pub phase: Phase,
     pub generation: u64,
     /// Chosen when the store was created or loaded.
@@ -59,7 +70,7 @@ impl Header {
     pub fn encode(&self) -> [u8; SECTOR] {
         let mut out = [0; SECTOR];
         out[..8].copy_from_slice(MAGIC);
-        out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        out[8..12].copy_from_slice(&version_of(self.format).to_le_bytes());
         out[12..16].copy_from_slice(&phase_code(self.phase).to_le_bytes());
         let fields =
             [self.generation, self.id, self.revision, self.live, self.log_len, self.index_at, self.data_end];
@@ -71,9 +82,10 @@ impl Header {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    fn decode(bytes: &[u8], format: Format) -> Option<Self> {
         let mut c = Cursor::new(bytes.get(12..)?);
         let header = Self {
+            format,
             phase: phase_of(c.u32()?)?,
             generation: c.u64()?,
             id: c.u64()?,
@@ -91,6 +103,10 @@ impl Header {
         let index = self.index_at == 0 || (self.data_at()..self.data_end).contains(&self.index_at);
         log && index && self.data_end >= self.data_at() && self.data_end <= super::MAX_FILE
     }
+}
+
+fn version_of(format: Format) -> u32 {
+    VERSIONS.iter().find(|(_, f)| *f == format).expect("every format has a version").0
 }
 
 fn phase_code(phase: Phase) -> u32 {
@@ -127,10 +143,10 @@ pub(super) fn read(sector: &[u8]) -> Found {
     let mut c = Cursor::new(sector);
     let sound = c.take(8) == Some(MAGIC.as_slice())
         && sector[CRC_AT..SECTOR] == crc32fast::hash(&sector[..CRC_AT]).to_le_bytes();
-    match c.u32() {
-        Some(VERSION) if sound => Header::decode(sector).map_or(Found::Bad, Found::Header),
-        Some(version) if sound => Found::Unknown(version),
-        _ => Found::Bad,
+    let Some(version) = c.u32().filter(|_| sound) else { return Found::Bad };
+    match VERSIONS.iter().find(|(number, _)| *number == version) {
+        Some((_, format)) => Header::decode(sector, *format).map_or(Found::Bad, Found::Header),
+        None => Found::Unknown(version),
     }
 }
 
@@ -209,6 +225,7 @@ mod tests {
     fn header(phase: Phase, generation: u64) -> Header {
         let data_at = LOG_AT + 4096;
         Header {
+            format: Format::Chained,
             phase,
             generation,
             id: 5,

@@ -38,8 +38,8 @@ pub use salvage::Dump;
 use crate::lock::{Kind, Lock};
 use crate::{CommitError, Deadline, Error, ErrorKind, Store, Watch};
 use disk::{Access, Directory, Disk, File};
-use model::store::{Entry, Revision, Write};
-use slots::{Seen, Slots};
+use model::store::{Entry, Query, Revision, View, Write};
+use slots::{Pending, Seen, Slots};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -66,13 +66,15 @@ const CREATE_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct Layout {
     /// The log area of each slot; commits that do not fit in any more start a checkpoint.
     pub log_len: u64,
+    /// So does a log of this length, or of four times the entries if that is more.
+    pub worn: u64,
     /// Room that only commits that free something may use.
     pub reserve: u64,
     /// Files grow by at least this.
     pub step: u64,
 }
 
-const LAYOUT: Layout = Layout { log_len: 512 << 10, reserve: 64 << 10, step: 256 << 10 };
+const LAYOUT: Layout = Layout { log_len: 256 << 10, worn: 96 << 10, reserve: 64 << 10, step: 256 << 10 };
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +142,15 @@ impl Embedded {
             *slots = Slots::new(Box::new(open_directory(&self.dir, mode)?), slots.layout);
         }
         Ok((lock, slots))
+    }
+
+    /// Commits without waiting for the medium.
+    fn append(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
+        let (lock, mut slots) = self.locked(Kind::Exclusive, deadline)?;
+        let revision = slots.commit_soon(writes)?;
+        drop(lock);
+        slots.start_sync();
+        Ok(revision)
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -231,13 +242,47 @@ impl Store for Embedded {
         self.read(deadline, |slots, _| slots.keys(prefix))
     }
 
+    fn fetch(
+        &self,
+        queries: &[Query],
+        fresh: bool,
+        view: &mut View,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        // Without the lock a checkpoint may write over a page meanwhile: then it is read again, with it.
+        if !fresh && self.slots().answer_known(queries, view).is_some() {
+            return Ok(());
+        }
+        self.read(deadline, |slots, _| slots.answer(queries, view))
+    }
+
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
-        let (_lock, mut slots) = self.locked(Kind::Exclusive, deadline)?;
-        slots.commit(writes)
+        let revision = self.append(writes, deadline)?;
+        self.barrier(deadline)?;
+        Ok(revision)
+    }
+
+    fn commit_soon(&self, writes: &[Write], deadline: Deadline) -> Result<Vec<Revision>, CommitError> {
+        self.append(writes, deadline).map(|revision| vec![revision; writes.len()])
+    }
+
+    fn settle(&self, deadline: Deadline) -> Result<(), Error> {
+        self.barrier(deadline)
     }
 
     fn barrier(&self, deadline: Deadline) -> Result<(), Error> {
-        self.read(deadline, |slots, _| slots.settle())
+        let Some(Pending { sync, file, seed, end, revision }) = self.slots().pending()? else {
+            return Ok(());
+        };
+        // Without any lock: whoever commits meanwhile is covered as well, if his write came first.
+        if let Err(source) = sync() {
+            let (_lock, mut slots) = self.locked(Kind::Exclusive, deadline)?;
+            slots.refresh()?;
+            slots.write_again();
+            return Err(failed(&*slots.disk, file, commit::COMMIT, &source));
+        }
+        self.slots().synced(seed, end, revision);
+        Ok(())
     }
 
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error> {

@@ -1,15 +1,16 @@
 //! What frames hold: commits in the log, entries in pages, page references in the index.
 //!
 //! ```text
-//! log    revision u64 | live u64 | writes of
+//! log    revision u64 | live u64 | synced u64 (not in format version 1) | writes of
 //!        key length u16 | value length u32, all ones for a deletion | key | value
 //! page   entries of key length u16 | value length u32 | revision u64 | key | value
 //! index  pages of key length u16 | frame size u32 | offset u64 | first key
 //! ```
 //! All numbers are little-endian. `live` is the size of all entries after the commit, as pages
-//! would hold them.
+//! would hold them; `synced` is how far the file's log was known to be durable when the commit was written.
 
 use super::bytes::Cursor;
+use super::header::Format;
 use model::store::{Revision, Write};
 
 const DELETED: u32 = u32::MAX;
@@ -20,6 +21,8 @@ const ENTRY_HEAD: u64 = 14;
 pub(super) struct Commit<'a> {
     pub revision: Revision,
     pub live: u64,
+    /// `None` in format version 1, whose commits were written only behind durable ones.
+    pub synced: Option<u64>,
     writes: &'a [u8],
 }
 
@@ -27,20 +30,26 @@ pub(super) struct Commit<'a> {
 pub(super) type Change<'a> = (&'a str, Option<&'a [u8]>);
 
 impl<'a> Commit<'a> {
-    /// Checks the whole record, so that `changes` has no error to report.
-    pub fn decode(payload: &'a [u8]) -> Option<Self> {
+    pub fn decode(payload: &'a [u8], format: Format) -> Option<Self> {
         let mut c = Cursor::new(payload);
-        let commit = Self { revision: c.u64()?, live: c.u64()?, writes: c.take(c.left())? };
-        let mut rest = Cursor::new(commit.writes);
-        while !rest.is_empty() {
-            change(&mut rest)?;
-        }
-        Some(commit)
+        let (revision, live) = (c.u64()?, c.u64()?);
+        let synced = if format == Format::Chained { Some(c.u64()?) } else { None };
+        Some(Self { revision, live, synced, writes: c.take(c.left())? })
     }
 
-    pub fn changes(&self) -> impl Iterator<Item = Change<'a>> + use<'a> {
+    /// The changes in order; the last is `None` where the record is malformed.
+    pub fn changes(&self) -> impl Iterator<Item = Option<Change<'a>>> + use<'a> {
         let mut rest = Cursor::new(self.writes);
-        std::iter::from_fn(move || change(&mut rest))
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let found = change(&mut rest);
+            if found.is_none() {
+                rest = Cursor::new(&[]);
+            }
+            Some(found)
+        })
     }
 }
 
@@ -53,9 +62,10 @@ fn change<'a>(c: &mut Cursor<'a>) -> Option<Change<'a>> {
     Some((key, Some(c.take(value_len as usize)?)))
 }
 
-pub(super) fn push_commit(out: &mut Vec<u8>, revision: Revision, live: u64, writes: &[Write]) {
-    out.extend_from_slice(&revision.to_le_bytes());
-    out.extend_from_slice(&live.to_le_bytes());
+pub(super) fn push_commit(out: &mut Vec<u8>, revision: Revision, live: u64, synced: u64, writes: &[Write]) {
+    for number in [revision, live, synced] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
     for write in writes {
         let value_len = write.value.as_ref().map_or(DELETED, |v| length(v));
         push_lengths(out, &write.key, value_len);
@@ -67,7 +77,7 @@ pub(super) fn push_commit(out: &mut Vec<u8>, revision: Revision, live: u64, writ
 /// The payload size of a commit of these writes.
 pub(super) fn commit_size(writes: &[Write]) -> usize {
     let bytes = |w: &Write| 6 + w.key.len() + w.value.as_ref().map_or(0, Vec::len);
-    16 + writes.iter().map(bytes).sum::<usize>()
+    24 + writes.iter().map(bytes).sum::<usize>()
 }
 
 /// An entry as pages hold it.
@@ -179,13 +189,14 @@ mod tests {
     fn a_commit_survives_encoding() {
         let writes = [write("/a", Some(b"1")), write("/b", None), write("/c", Some(b""))];
         let mut out = Vec::new();
-        push_commit(&mut out, 7, 99, &writes);
+        push_commit(&mut out, 7, 99, 4096, &writes);
         assert_eq!(out.len(), commit_size(&writes));
-        let commit = Commit::decode(&out).unwrap();
-        assert_eq!((commit.revision, commit.live), (7, 99));
+        let commit = Commit::decode(&out, Format::Chained).unwrap();
+        assert_eq!((commit.revision, commit.live, commit.synced), (7, 99, Some(4096)));
         let expected: Vec<Change> = vec![("/a", Some(b"1")), ("/b", None), ("/c", Some(b""))];
-        assert_eq!(commit.changes().collect::<Vec<_>>(), expected);
-        assert!(Commit::decode(&out[..out.len() - 1]).is_none());
+        assert_eq!(commit.changes().collect::<Option<Vec<_>>>(), Some(expected));
+        let cut = Commit::decode(&out[..out.len() - 1], Format::Chained).unwrap();
+        assert_eq!(cut.changes().collect::<Vec<_>>()[1..], [Some(("/b", None)), None]);
     }
 
     #[test]
@@ -218,7 +229,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Commit::decode(&bytes).map(|c| c.changes().count());
+            for format in [Format::First, Format::Chained] {
+                let _ = Commit::decode(&bytes, format).map(|c| c.changes().count());
+            }
             items(&bytes).for_each(drop);
             drop(pages(&bytes, 0..1 << 40));
         }

@@ -17,10 +17,21 @@ impl Slots {
             return Err(Error::new(COMMIT, self.place(), ErrorKind::Full, "the store is limited to 1 GiB"));
         }
         let loaded = self.loaded()?;
+        let (data_at, grows) = (loaded.header.data_at(), live > loaded.live);
         let reserve = if may_use_reserve { 0 } else { self.layout.reserve };
-        let room = make_room_for(self, loaded.header.data_at(), live, reserve);
-        if live <= loaded.live { Ok(()) } else { room }
+        if has_room_for(self, data_at, live, reserve)? {
+            return Ok(());
+        }
+        // First, because a sync of new room that fails would drop commits that are not synced yet.
+        let room = self.settle().and_then(|()| make_room_for(self, data_at, live, reserve));
+        if grows { room } else { Ok(()) }
     }
+}
+
+fn has_room_for(slots: &Slots, data_at: u64, live: u64, reserve: u64) -> Result<bool, Error> {
+    let least = data_at + snapshot::room(live) + reserve;
+    let len = |file| slots.disk.len(file).map_err(|e| failed(&*slots.disk, file, COMMIT, &e));
+    Ok(len(File::A)? >= least && len(File::B)? >= least)
 }
 
 /// Sees to it that both slots have room for entries of `live` bytes, so that every later

@@ -7,7 +7,7 @@ use super::disk::{Access, Directory, Disk, File};
 use super::frame::{self, Kind as FrameKind, Parsed};
 use super::header::{self, COPY_AT, Found, Header, LOG_AT, Phase, SECTOR};
 use super::loaded::entry;
-use super::record::{self, Commit};
+use super::record::{self, Change, Commit};
 use super::slots::Slots;
 use super::{Embedded, LAYOUT, missing};
 use crate::lock::{Kind, Lock};
@@ -138,13 +138,15 @@ impl Slot {
         let mut damaged = false;
         let header = self.header.clone();
         for found in frames(bytes, FrameKind::Log, &header, LOG_AT..header.data_at()) {
-            match found.ok().and_then(Commit::decode) {
-                Some(commit) => {
+            let commit = found.ok().and_then(|payload| Commit::decode(payload, header.format));
+            let changes = commit.and_then(|commit| commit.changes().collect::<Option<Vec<_>>>());
+            match commit.zip(changes) {
+                Some((commit, changes)) => {
                     if std::mem::take(&mut damaged) {
                         self.problems
                             .push(format!("commits before revision {} are damaged", commit.revision));
                     }
-                    self.apply(commit);
+                    self.apply(commit.revision, changes);
                 }
                 None => damaged = true,
             }
@@ -154,9 +156,8 @@ impl Slot {
         }
     }
 
-    fn apply(&mut self, commit: Commit) {
-        for (key, value) in commit.changes() {
-            let revision = commit.revision;
+    fn apply(&mut self, revision: Revision, changes: Vec<Change>) {
+        for (key, value) in changes {
             let entry = value.map(|v| Entry { key: key.to_owned(), value: v.to_vec(), revision });
             self.log.insert(key.to_owned(), (revision, entry));
         }
@@ -217,7 +218,7 @@ fn frames<'a>(
     let mut at = range.start as usize;
     std::iter::from_fn(move || {
         let rest = bytes.get(at..end).filter(|rest| !rest.is_empty())?;
-        if let Parsed::Frame { payload, size } = frame::parse(rest, kind, seed, at as u64) {
+        if let Parsed::Frame { payload, size, .. } = frame::parse(rest, kind, seed, at as u64) {
             at += size;
             return Some(Ok(payload));
         }

@@ -1,7 +1,7 @@
 //! A disk for tests: it loses what was not synced, in whole sectors, when the power is cut.
 
 use super::Layout;
-use super::disk::{Disk, File};
+use super::disk::{Disk, File, Syncer};
 use super::header::SECTOR;
 use super::slots::Slots;
 use std::io;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Small, so that a few commits fill the log.
-pub const LAYOUT: Layout = Layout { log_len: 2048, reserve: 512, step: 1024 };
+pub const LAYOUT: Layout = Layout { log_len: 2048, worn: 1536, reserve: 512, step: 1024 };
 
 /// A seeded source of chance (splitmix64).
 pub struct Rng(pub u64);
@@ -183,6 +183,13 @@ impl Medium {
             self.pending.push((sector, self.cached[sector * SECTOR..end].to_vec()));
         }
     }
+
+    fn sync(&mut self) {
+        self.durable.truncate(self.cached.len());
+        for (sector, bytes) in std::mem::take(&mut self.pending) {
+            overwrite(&mut self.durable, &bytes, sector * SECTOR);
+        }
+    }
 }
 
 impl Disk for Sim {
@@ -209,13 +216,25 @@ impl Disk for Sim {
 
     fn sync(&self, file: File) -> io::Result<()> {
         let mut state = self.state();
-        if state.tick(0)?.is_some() {
-            return Err(io::Error::other("killed"));
+        if state.dead {
+            return Err(io::Error::other("the process is dead"));
         }
+        let ticked = state.tick(0);
         let medium = &mut state.media[file as usize];
-        medium.durable.clone_from(&medium.cached);
-        medium.pending.clear();
-        Ok(())
+        match ticked {
+            Ok(None) => medium.sync(),
+            Ok(Some(_)) => return Err(io::Error::other("killed")),
+            // As the kernel does: what could not be written is not tried again.
+            Err(_) => medium.pending.clear(),
+        }
+        ticked.map(drop)
+    }
+
+    fn start_sync(&self, _file: File, _offset: u64, _len: u64) {}
+
+    fn syncer(&self, file: File) -> io::Result<Syncer> {
+        let sim = self.clone();
+        Ok(Box::new(move || sim.sync(file)))
     }
 
     fn len(&self, file: File) -> io::Result<u64> {

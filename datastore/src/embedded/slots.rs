@@ -2,19 +2,30 @@
 //!
 //! Nothing here locks; the caller holds the store's lock, shared to read and exclusive to write.
 
-use super::disk::{Disk, File};
-use super::header::{self, Choice, Doubt, Header, SECTOR};
+use super::commit::COMMIT;
+use super::disk::{Disk, File, Syncer};
+use super::frame::Seed;
+use super::header::{self, Choice, Doubt, Header, LOG_AT, SECTOR};
 use super::loaded::{Loaded, entry};
 use super::mark::{self, Mark};
 use super::record::Item;
 use super::{Layout, READ, damage, failed, missing};
 use crate::Error;
-use model::store::Entry;
+use model::store::{Entry, Query, Revision, View};
 
 pub(super) struct Slots {
     pub disk: Box<dyn Disk>,
     pub layout: Layout,
     pub loaded: Option<Loaded>,
+}
+
+/// A sync that is to be done without any lock.
+pub(super) struct Pending {
+    pub sync: Syncer,
+    pub file: File,
+    pub seed: Seed,
+    pub end: u64,
+    pub revision: Revision,
 }
 
 /// What a refresh found.
@@ -96,6 +107,31 @@ impl Slots {
         Ok(keys)
     }
 
+    fn revisions(&mut self, prefix: &str) -> Result<Vec<(String, Revision)>, Error> {
+        let mut keys = Vec::new();
+        self.each(prefix, |item| keys.push((item.key.to_owned(), item.revision)))?;
+        Ok(keys)
+    }
+
+    /// Answers from the state of the last refresh.
+    pub fn answer(&mut self, queries: &[Query], view: &mut View) -> Result<(), Error> {
+        for query in queries {
+            match query {
+                Query::Get(key) => view.put(key, self.get(key)?),
+                Query::List(prefix) => view.put_list(prefix, self.list(prefix)?),
+                Query::Keys(prefix) => view.put_keys(prefix, self.revisions(prefix)?),
+                Query::Room(key) => view.put_room(key, self.get(key)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// As `answer`, if that state is there and still readable.
+    pub fn answer_known(&mut self, queries: &[Query], view: &mut View) -> Option<()> {
+        self.loaded.as_ref()?;
+        self.answer(queries, view).ok()
+    }
+
     fn each(&mut self, prefix: &str, mut f: impl FnMut(Item)) -> Result<(), Error> {
         let (loaded, disk) = self.ready()?;
         loaded.merge(disk, prefix, &loaded.layer(prefix), |item| {
@@ -115,6 +151,40 @@ impl Slots {
         let mut bytes = [0; mark::SIZE];
         let read = self.disk.read_at(File::Mark, &mut bytes, 0).ok()?;
         Mark::decode(&bytes[..read])
+    }
+
+    /// What must still be synced before anything that was read may be answered; nothing where somebody
+    /// else did it meanwhile.
+    pub fn pending(&mut self) -> Result<Option<Pending>, Error> {
+        let mark = self.read_mark();
+        let Some(loaded) = &mut self.loaded else { return Ok(None) };
+        let (file, seed) = (loaded.file, loaded.header.seed());
+        match mark {
+            Some(m) if m.seed == seed && m.end >= LOG_AT => loaded.note_synced(m.end, m.revision),
+            // A newer slot was written whole, with all that this one held, and synced.
+            Some(m) if m.seed.id == seed.id && m.seed.generation > seed.generation => return Ok(None),
+            _ => {}
+        }
+        if loaded.is_durable() {
+            return Ok(None);
+        }
+        let (end, revision) = (loaded.end(), loaded.revision);
+        let sync = self.disk.syncer(file).map_err(|e| failed(&*self.disk, file, COMMIT, &e))?;
+        Ok(Some(Pending { sync, file, seed, end, revision }))
+    }
+
+    /// Notes that `pending` was synced. Others may have noted more meanwhile.
+    pub fn synced(&mut self, seed: Seed, end: u64, revision: Revision) {
+        let mark = self.read_mark();
+        if let Some(loaded) = self.loaded.as_mut().filter(|loaded| loaded.header.seed() == seed) {
+            loaded.note_synced(end, revision);
+        }
+        let noted = match mark {
+            Some(m) if m.seed != seed || m.end >= end => return,
+            Some(m) => Mark { end, revision, ..m },
+            None => Mark { seed, end, revision, written: end },
+        };
+        drop(self.disk.write_at(File::Mark, &noted.encode(), 0));
     }
 
     fn choose(&self) -> Result<Choice, Error> {

@@ -72,7 +72,7 @@ fn read_frame(
     let mut bytes = vec![0; size];
     let read = disk.read_at(file, &mut bytes, at).map_err(|e| failed(disk, file, "read store", &e))?;
     match frame::parse(&bytes[..read], kind, seed, at) {
-        Parsed::Frame { payload, size: found } if found == size => {
+        Parsed::Frame { payload, size: found, .. } if found == size => {
             let len = payload.len();
             bytes.drain(..frame::HEAD);
             bytes.truncate(len);

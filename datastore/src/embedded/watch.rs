@@ -122,7 +122,7 @@ impl Told {
     fn follow(&mut self, slots: &Slots, from: usize, prefix: &str) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();
         for commit in slots.loaded()?.commits(from) {
-            for (key, value) in commit.changes().filter(|(key, _)| key.starts_with(prefix)) {
+            for (key, value) in commit.changes().flatten().filter(|(key, _)| key.starts_with(prefix)) {
                 let entry = value.map(|v| Entry {
                     key: key.to_owned(),
                     value: v.to_vec(),

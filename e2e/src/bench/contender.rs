@@ -8,6 +8,7 @@ use crate::conf;
 use crate::netns::Netns;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use tempfile::TempDir;
 
 /// A file system in memory that every Linux host has.
@@ -28,7 +29,15 @@ pub struct Contender {
 impl Contender {
     /// Ours: the embedded store, durable, no daemon.
     pub fn percale(families: Families) -> Self {
-        let bed = Bed::new("bench");
+        Self::ours(Bed::new("bench"), families)
+    }
+
+    /// Ours, as it was built into a directory.
+    pub fn build(families: Families, dir: &Path) -> Self {
+        Self::ours(Bed::of_build("bench", dir), families)
+    }
+
+    fn ours(bed: Bed, families: Families) -> Self {
         let run = tempfile::Builder::new().prefix("percale-bench-").tempdir_in(IN_MEMORY);
         let run = run.expect("a tmpfs on /dev/shm");
         let mut plugin = conf::percale_with(&bed, families.subnets());

@@ -5,6 +5,7 @@
 
 mod burst;
 mod calls;
+mod compare;
 mod contender;
 mod counts;
 mod kernel;
@@ -14,6 +15,7 @@ mod report;
 use contender::Contender;
 use report::{Case, Report};
 
+pub use compare::builds;
 pub use counts::{Verdict, measure as counts};
 
 /// What a pod gets.

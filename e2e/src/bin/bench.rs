@@ -1,7 +1,8 @@
 //! Runs a benchmark: `bench cni`, or of it only what does not depend on time: `bench counts`; `bench ipam`.
+//! `bench builds DIR...` compares builds of ours, each a directory of binaries, with each other.
 //! Called by `scripts/bench` and `scripts/test`, which build what it measures.
 
-use e2e::bench::{Rounds, Verdict, cni, counts};
+use e2e::bench::{Rounds, Verdict, builds, cni, counts};
 use e2e::bench_ipam::{Size, ipam};
 use std::process::ExitCode;
 
@@ -15,8 +16,13 @@ fn main() -> ExitCode {
             ipam(&Size::from_env());
             Verdict::Within
         }
+        Some("builds") => {
+            let dirs: Vec<_> = std::env::args_os().skip(2).map(Into::into).collect();
+            builds(&dirs, calls);
+            Verdict::Within
+        }
         _ => {
-            eprintln!("usage: bench cni|counts|ipam");
+            eprintln!("usage: bench cni|counts|ipam|builds DIR...");
             return ExitCode::from(64);
         }
     };
