@@ -12,6 +12,7 @@ pub const SIDE_EFFECTS: &[&str] = &[
     "pwrite64",
     "write",
     "writev",
+    "sync_file_range",
     "fdatasync",
     "fsync",
     "openat",
@@ -36,6 +37,14 @@ pub fn kill_at(call: &str, nth: u32) -> Vec<OsString> {
         .to_vec()
 }
 
+/// The command prefix that makes the `nth` call of `call` fail with `errno`.
+pub fn fail_at(call: &str, nth: u32, errno: &str) -> Vec<OsString> {
+    let inject = format!("inject={call}:error={errno}:when={nth}");
+    ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject, "--"]
+        .map(OsString::from)
+        .to_vec()
+}
+
 /// The command prefix that counts system calls into `file`.
 pub fn count_into(file: &std::path::Path) -> Vec<OsString> {
     let mut prefix: Vec<OsString> = ["strace", "-f", "-qq", "-c", "-o"].map(OsString::from).to_vec();
@@ -43,9 +52,10 @@ pub fn count_into(file: &std::path::Path) -> Vec<OsString> {
     prefix
 }
 
-/// The command prefix that writes what is sent to netlink, and every sync, into `file`.
+/// The command prefix that writes what is sent to netlink, written to files and stdout, and every sync, into
+/// `file`.
 pub fn write_into(file: &std::path::Path) -> Vec<OsString> {
-    let calls = "trace=sendto,sendmsg,sendmmsg,fsync,fdatasync,syncfs";
+    let calls = "trace=sendto,sendmsg,sendmmsg,write,pwrite64,fsync,fdatasync,syncfs";
     let mut prefix: Vec<OsString> =
         ["strace", "-f", "-qq", "-s", "65536", "-e", calls, "-o"].map(OsString::from).to_vec();
     prefix.extend([file.into(), OsString::from("--")]);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::clean::{held, nothing_held, percalectl};
+use e2e::clean::{held, nothing_held, percalectl, pod_links};
 use e2e::cnirun::{address, addresses};
 use e2e::{Attachment, Bed, Failure, Netns, Network, conf};
 use serde_json::{Value, json};
@@ -202,7 +202,27 @@ fn an_answered_add_survives_the_death_of_everything() {
     traced.wrap = e2e::strace::write_into(&trace);
     traced.add(&Attachment::new("c1", &ns)).unwrap();
     let text = std::fs::read_to_string(trace).unwrap();
-    let sync = text.find("fdatasync(").or_else(|| text.find("fsync(")).expect("the commit is synced");
-    let wiring = text.find("RTM_NEWLINK").expect("a link is made");
-    assert!(sync < wiring, "the allocation is durable before the kernel is changed");
+    let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"));
+    // The lease is written before the kernel is changed, for the death of the process, and synced before the
+    // answer, for a loss of power, which takes the link as well.
+    assert!(place("ifname\\\":\\\"eth0") < place("RTM_NEWLINK"), "{text}");
+    assert!(place("fdatasync(") < place("write(1, "), "{text}");
+}
+
+/// The medium refuses the lease when the link is there already: the ADD fails and takes everything back.
+// REQ: A-16
+#[test]
+fn an_add_whose_sync_fails_leaves_nothing() {
+    let bed = Bed::new("syncfails");
+    let mut network = with_pools(&bed, json!([{"cidr": "10.91.0.0/24"}]));
+    let ns = bed.netns("pod");
+    network.add(&Attachment::new("warm", &ns).named("x0")).unwrap();
+    network.wrap = e2e::strace::fail_at("fdatasync", 1, "EIO");
+    let failure = network.add(&Attachment::new("c1", &ns)).unwrap_err();
+    assert!(failure.to_string().contains("commit to store"), "{failure}");
+    network.wrap.clear();
+    held(&bed, 1);
+    assert_eq!(pod_links(&bed.host).len(), 1);
+    network.add(&Attachment::new("c1", &ns)).unwrap();
+    held(&bed, 2);
 }

@@ -71,8 +71,10 @@ fn floor(rounds: usize) {
         args: String::new(),
     };
     let mut times = vec![Vec::new(); programs.len()];
-    let files: Vec<_> =
-        programs.iter().map(|(_, code)| compile(&ours.bed, code, &format!("bin/floor{}", code.len()))).collect();
+    let files: Vec<_> = programs
+        .iter()
+        .map(|(_, code)| compile(&ours.bed, code, &format!("bin/floor{}", code.len())))
+        .collect();
     for _ in 0..rounds {
         for (file, times) in files.iter().zip(&mut times) {
             times.push(once(&mut network, file, &pod));
