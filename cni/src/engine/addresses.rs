@@ -107,7 +107,7 @@ impl Own {
 
     /// What the pod asks for, in place of what the configuration says. Ranges are for all pods alike.
     pub fn wished(self, req: &Request, facts: &Facts) -> Self {
-        if self.scope != Scope::Cluster {
+        if self.scope != Scope::Cluster || facts.pod.is_none() {
             return self;
         }
         let wishes = &facts.wishes;
