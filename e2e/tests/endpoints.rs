@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use site::{Site, code, text};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const PREFIX: &str = "cni.projectcalico.org/";
@@ -468,11 +470,16 @@ fn gates_and_policy_are_waited_for() {
     let listener = site.bed.host.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
     let url = format!("http://{}/readiness", listener.local_addr().unwrap());
     network.plugins[0]["readiness_gates"] = json!([url]);
-    let gate = std::thread::spawn(move || {
-        for answer in ["HTTP/1.1 503 Not yet\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n"] {
-            let (mut stream, _) = listener.accept().unwrap();
-            let _ = stream.read(&mut [0; 1024]).unwrap();
-            stream.write_all(answer.as_bytes()).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (count, is_closed) = (asked.clone(), Arc::new(AtomicBool::new(false)));
+    let closed_now = is_closed.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+            let ready = !first && !closed_now.load(Ordering::SeqCst);
+            let status = if ready { "204 No Content" } else { "503 Not yet" };
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = write!(stream, "HTTP/1.1 {status}\r\n\r\n");
         }
     });
     let status = site.bed.path("endpoint-status");
@@ -487,14 +494,15 @@ fn gates_and_policy_are_waited_for() {
     });
     let begun = Instant::now();
     let result = network.add(&pod).unwrap();
-    gate.join().unwrap();
+    assert!(asked.load(Ordering::SeqCst) >= 2);
     agent.join().unwrap();
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(1400) && took < Duration::from_secs(15), "{took:?}");
+    assert!(took > Duration::from_millis(1400) && took < Duration::from_secs(19), "{took:?}");
     let links = site.bed.host.ip(&["-d", "link", "show", result["interfaces"][0]["name"].as_str().unwrap()]);
     assert_eq!((&links[0]["num_tx_queues"], &links[0]["num_rx_queues"]), (&json!(3), &json!(3)), "{links:?}");
     network.del(&pod).unwrap();
-    network.plugins[0]["add_timeout"] = json!(2);
+    network.plugins[0]["add_timeout"] = json!(3);
+    is_closed.store(true, Ordering::SeqCst);
     let closed = network.add(&pod).unwrap_err();
     assert_eq!((closed.code(), text(&closed).contains(&url)), (Some(11), true), "{closed}");
     network.plugins[0]["readiness_gates"] = json!(["https://localhost/"]);

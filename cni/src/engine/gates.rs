@@ -51,7 +51,10 @@ impl Gate {
         let mut stream = TcpStream::connect_timeout(address, ANSWER)?;
         stream.set_read_timeout(Some(ANSWER))?;
         stream.set_write_timeout(Some(ANSWER))?;
-        write!(stream, "GET {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", self.path, self.host)?;
+        // In one piece: a server may answer, and close, after the first.
+        let request =
+            format!("GET {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", self.path, self.host);
+        stream.write_all(request.as_bytes())?;
         // "HTTP/1.0 200"
         let mut start = [0; 12];
         stream.read_exact(&mut start)?;
