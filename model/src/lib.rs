@@ -9,11 +9,13 @@
 //! | [`pod`] | pods and namespaces of Kubernetes, and what their annotations ask for |
 //! | [`node`] | what a node object says about its network |
 //! | [`change`] | a stored object's change, typed |
+//! | [`bgp`] | BGP resources |
 //! | [`selector`] | Calico's selector language |
 //! | [`store`] | views, plans and writes |
 //! | [`veth`], [`time`] | names of host interfaces, texts of times |
 
 pub mod affinity;
+pub mod bgp;
 pub mod block;
 pub mod change;
 pub mod decode;
