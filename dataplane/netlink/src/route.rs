@@ -289,4 +289,15 @@ impl RouteKind {
             other => RouteKind::Other(other),
         }
     }
+
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            RouteKind::Unicast => 1,
+            RouteKind::Local => 2,
+            RouteKind::Blackhole => 6,
+            RouteKind::Unreachable => 7,
+            RouteKind::Prohibit => 8,
+            RouteKind::Other(other) => other,
+        }
+    }
 }
