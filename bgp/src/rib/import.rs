@@ -31,7 +31,8 @@ pub(crate) fn judge(
     prefix: Prefix,
     attributes: &Attributes,
 ) -> Result<Judgement, Refusal> {
-    if [options.local_as, n.local_as].iter().any(|asn| attributes.as_path.contains(*asn)) {
+    let own = attributes.as_path.count(&[options.local_as, n.local_as]);
+    if own > usize::from(n.options.allowed_own_as) {
         return Err(Refusal::AsLoop);
     }
     if attributes.originator_id == Some(options.router_id) {

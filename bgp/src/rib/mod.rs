@@ -347,6 +347,11 @@ impl Rib {
         self.table.get(&prefix).map(|n| hops(n.multipath())).unwrap_or_default()
     }
 
+    /// The prefixes in the table, in order.
+    pub fn prefixes(&self) -> impl Iterator<Item = &Prefix> {
+        self.table.keys()
+    }
+
     /// Prefixes in the table.
     pub fn len(&self) -> usize {
         self.table.len()

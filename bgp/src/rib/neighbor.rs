@@ -43,6 +43,8 @@ pub struct NeighborOptions {
     pub next_hop_self: bool,
     /// A client of this route reflector (RFC 4456).
     pub client: bool,
+    /// How often our AS may stand in the path of a route from this peer.
+    pub allowed_own_as: u8,
     pub import: Policy,
     pub export: Policy,
     /// More paths than that end the session.
@@ -57,6 +59,7 @@ impl NeighborOptions {
             keep_next_hop: false,
             next_hop_self: false,
             client: false,
+            allowed_own_as: 0,
             import: Policy::ACCEPT,
             export: Policy::ACCEPT,
             max_prefixes: PerFamily { v4: None, v6: None },

@@ -55,6 +55,11 @@ impl AsPath {
         self.0.iter().any(|s| s.asns().contains(&asn))
     }
 
+    /// How often one of `asns` stands in it.
+    pub fn count(&self, asns: &[u32]) -> usize {
+        self.0.iter().flat_map(Segment::asns).filter(|asn| asns.contains(asn)).count()
+    }
+
     /// The AS that sent it, for the MED rule: the first of a leading sequence.
     pub fn first(&self) -> Option<u32> {
         match self.0.first() {
