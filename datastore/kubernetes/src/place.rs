@@ -72,7 +72,7 @@ const fn native(
     Kind { shape, kind, plural, api: "v1", roots, namespaced }
 }
 
-static KINDS: [Kind; 12] = [
+static KINDS: [Kind; 20] = [
     calico(Shape::Block, "IPAMBlock", "ipamblocks", &["/calico/ipam/v2/assignment/"]),
     calico(
         Shape::Affinity,
@@ -95,6 +95,31 @@ static KINDS: [Kind; 12] = [
         "clusterinformations",
         &["/calico/resources/v3/projectcalico.org/clusterinformations/"],
     ),
+    calico(
+        Shape::Resource,
+        "BGPConfiguration",
+        "bgpconfigurations",
+        &["/calico/resources/v3/projectcalico.org/bgpconfigurations/"],
+    ),
+    calico(Shape::Resource, "BGPPeer", "bgppeers", &["/calico/resources/v3/projectcalico.org/bgppeers/"]),
+    calico(
+        Shape::Resource,
+        "BGPFilter",
+        "bgpfilters",
+        &["/calico/resources/v3/projectcalico.org/bgpfilters/"],
+    ),
+    calico(
+        Shape::Resource,
+        "CalicoNodeStatus",
+        "caliconodestatuses",
+        &["/calico/resources/v3/projectcalico.org/caliconodestatuses/"],
+    ),
+    calico(
+        Shape::Resource,
+        "FelixConfiguration",
+        "felixconfigurations",
+        &["/calico/resources/v3/projectcalico.org/felixconfigurations/"],
+    ),
     Kind {
         shape: Shape::Record,
         kind: "PercaleRecord",
@@ -113,6 +138,16 @@ static KINDS: [Kind; 12] = [
     ),
     native(Shape::Native, "Namespace", "namespaces", &[NAMESPACES], false),
     native(Shape::Native, "Pod", "pods", &[PODS], true),
+    native(Shape::Native, "Service", "services", &["/kubernetes/services/"], true),
+    native(Shape::Native, "Secret", "secrets", &["/kubernetes/secrets/"], true),
+    Kind {
+        shape: Shape::Native,
+        kind: "EndpointSlice",
+        plural: "endpointslices",
+        api: "discovery.k8s.io/v1",
+        roots: &["/kubernetes/endpointslices/"],
+        namespaced: true,
+    },
 ];
 
 /// An object by its place in the API.
