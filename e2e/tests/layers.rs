@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-const PURE: &[&str] = &["model", "ipam", "cni-protocol", "bgp", "policy"];
+const PURE: &[&str] = &["model", "ipam", "cni-protocol", "bgp", "peering", "policy"];
 const EDGES: &[&str] = &["datastore", "datastore-resolve", "netlink"];
 /// Back ends of `datastore`, whose trait they know.
 const BACK_ENDS: &[&str] = &["datastore-etcd", "datastore-kubernetes"];
