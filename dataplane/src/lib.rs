@@ -8,6 +8,7 @@
 //! ```
 
 pub mod args;
+mod bgp;
 pub mod config;
 pub mod context;
 pub mod health;
@@ -39,6 +40,7 @@ const PARTS: &[Part] = &[
     Part { name: "serve", run: serve::run },
     Part { name: "plane", run: plane::run },
     Part { name: "node", run: node::run },
+    Part { name: "bgp", run: bgp::run },
 ];
 
 /// How long the daemon waits for another one on this host before it says so again.

@@ -1,0 +1,51 @@
+//! Between the kernel and the table.
+
+use super::*;
+
+impl Engine {
+    pub(super) fn kernel_changed(&mut self) {
+        let changes = match self.topology.read() {
+            Ok(changes) => changes,
+            Err(error) => return tracing::warn!(%error, "cannot read the kernel's routes"),
+        };
+        if changes.pods {
+            self.originate();
+        }
+        for (route, is_there) in &changes.ours {
+            self.fib.seen(route, *is_there);
+        }
+        let Some(speaker) = &mut self.speaker else { return };
+        if let Some(ours) = changes.all_ours {
+            self.fib.resync(ours, speaker.rib());
+        }
+        if changes.ways {
+            for (hop, reachable) in self.fib.resolve_again(&self.topology, speaker.rib()) {
+                speaker.set_next_hop(hop, reachable.then_some(0));
+            }
+        }
+    }
+
+    /// From the table to the kernel.
+    pub(super) fn routes(&mut self) {
+        let Some(speaker) = &mut self.speaker else { return };
+        let mut recursive = false;
+        // What is found about next hops changes the choice, which may show further next hops.
+        for _ in 0..8 {
+            while let Some(change) = speaker.poll_fib() {
+                recursive |= self.fib.is_recursive(&change.prefix);
+                self.fib.mark(change.prefix);
+            }
+            let mut news = self.fib.learn_next_hops(&self.topology, speaker.rib());
+            if std::mem::take(&mut recursive) {
+                news.extend(self.fib.resolve_again(&self.topology, speaker.rib()));
+            }
+            if news.is_empty() {
+                break;
+            }
+            for (hop, reachable) in news {
+                speaker.set_next_hop(hop, reachable.then_some(0));
+            }
+        }
+        self.fib.apply(&self.topology, speaker.rib());
+    }
+}
