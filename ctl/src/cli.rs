@@ -1,5 +1,6 @@
 //! The command line: options, commands, and help that shows each at work.
 
+use crate::bgp::{BgpCommand, NodeCommand};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -106,6 +107,12 @@ pub enum Command {
                             Deleting a pool frees its empty blocks; addresses in use stay with their pods until these go."
     )]
     Delete(DeleteArgs),
+    /// BGP: sessions, routes, and why a route was chosen
+    #[command(subcommand)]
+    Bgp(BgpCommand),
+    /// This node: its BGP state; withdraw its routes
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Examine this host: sysctls, firewalls, network managers, plugins, configuration, store
     #[command(after_help = "Examples:\n  percalectl doctor\n  percalectl doctor -o json\n  \
                             percalectl doctor --host-root /host      in a container that has the host's / there\n\n\

@@ -10,11 +10,13 @@
 //! | [`ipam`] | show, check, release, configure |
 //! | [`host`] | what this host knows about its attachments |
 //! | [`storage`] | store dump and load |
+//! | [`bgp`] | the daemon's BGP speaker |
 //! | [`doctor`] | is this host fit |
 //! | [`outcome`], [`table`] | exit status, output |
 //!
 //! Exit status: 0 done, 1 failed, 2 found something wrong, 64 bad usage.
 
+mod bgp;
 mod cli;
 mod doctor;
 mod documents;
@@ -48,6 +50,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Version(args) => return version::version(args.output),
         Command::Completion { shell } => return completion(*shell),
+        Command::Bgp(command) => return bgp::bgp(command),
+        Command::Node(command) => return bgp::node(command),
         _ => {}
     }
     let places = Places::resolve(&cli.options, &|name| std::env::var_os(name))?;
@@ -65,7 +69,9 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Patch(args) => resources::patch(&places, args),
         Command::Delete(args) => resources::delete(&places, args),
         Command::Doctor(args) => doctor::doctor(&places, args),
-        Command::Version(_) | Command::Completion { .. } => Ok(Outcome::Done),
+        Command::Version(_) | Command::Completion { .. } | Command::Bgp(_) | Command::Node(_) => {
+            Ok(Outcome::Done)
+        }
     }
 }
 
