@@ -47,6 +47,10 @@ impl Bins {
         self.dir.join("percale-cluster")
     }
 
+    pub fn percaled(&self) -> PathBuf {
+        self.dir.join("percaled")
+    }
+
     pub fn percalectl(&self) -> PathBuf {
         self.dir.join("percalectl")
     }

@@ -16,12 +16,14 @@
 //! | [`installer`] | `percale-install` in a bed |
 //! | [`nodes`] | several nodes, each with its daemon, and one etcd |
 //! | [`strace`] | SIGKILL at the nth call of a system call |
+//! | [`bgp`] | a bridge, nodes that run `percaled`, BIRD, FRR, GoBGP |
 //! | [`bench`] | the benchmarks of `scripts/bench` |
 //! | [`random`] | seeded chance for the tests that need it |
 
 pub mod bed;
 pub mod bench;
 pub mod bench_ipam;
+pub mod bgp;
 pub mod bins;
 pub mod bridge;
 pub mod clean;
