@@ -286,15 +286,19 @@ pub fn mend(key: &str, value: &[u8]) -> Option<Block> {
 /// Whether the stored JSON of a block shows at a glance that nothing is free. False only means that
 /// it must be decoded. (Within a JSON string the quotes would be escaped.)
 pub fn surely_full(key: &str, json: &[u8]) -> bool {
-    const EMPTY: &[u8] = b"\"unallocated\":[]";
     let Some(prefix) = key.rsplit_once('-').and_then(|(_, prefix)| prefix.parse::<u8>().ok()) else {
         return false;
     };
     let bits = if key.contains("/ipv4/") { 32 } else { 128_u8 };
     let size = 1_usize << bits.saturating_sub(prefix).min(16);
     // The queue follows `cidr`, `affinity`, the claim time and one index for each address.
-    let head = &json[..json.len().min(640 + 6 * size)];
-    head.windows(EMPTY.len()).any(|window| window == EMPTY)
+    has_no_queue(&json[..json.len().min(640 + 6 * size)])
+}
+
+/// As [`surely_full`], wherever in the JSON it says so: an API server sorts the members.
+pub fn has_no_queue(json: &[u8]) -> bool {
+    const EMPTY: &[u8] = b"\"unallocated\":[]";
+    json.windows(EMPTY.len()).any(|window| window == EMPTY)
 }
 
 /// Who a block is affine to.
