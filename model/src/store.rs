@@ -197,9 +197,7 @@ impl View {
     /// of it at another revision does not count.
     pub fn is_full(&self, key: &str) -> Result<bool, Missing> {
         if let Some(entry) = self.known.get(key) {
-            return Ok(entry
-                .as_ref()
-                .is_none_or(|entry| crate::block::surely_full(&entry.key, &entry.value)));
+            return Ok(entry.as_ref().is_none_or(|entry| crate::block::has_no_queue(&entry.value)));
         }
         if self.covered(key) {
             return Ok(true);
@@ -215,7 +213,7 @@ impl View {
     /// Records the answer to a `Room`: of a full block its revision, the others as they are.
     pub fn put_room(&mut self, key: &str, entry: Option<Entry>) {
         match entry {
-            Some(entry) if crate::block::surely_full(key, &entry.value) => {
+            Some(entry) if crate::block::has_no_queue(&entry.value) => {
                 let lists = self.key_lists.iter_mut().filter(|(prefix, _)| key.starts_with(prefix.as_str()));
                 lists.for_each(|(_, keys)| {
                     keys.insert(key.to_owned(), entry.revision);
