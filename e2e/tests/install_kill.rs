@@ -133,7 +133,7 @@ impl Lab<'_> {
         self.restore(scenario.name);
         let out =
             self.installer(&scenario.source).command(&kill_at(call, nth), scenario.args).output().unwrap();
-        self.after(scenario, &point, out.status.success());
+        self.after(scenario, &point);
         !out.status.success()
     }
 
@@ -144,16 +144,13 @@ impl Lab<'_> {
         std::thread::sleep(after);
         let _ = child.kill();
         let status = child.wait().unwrap();
-        self.after(scenario, &format!("{after:?} of {}", scenario.name), status.success());
+        self.after(scenario, &format!("{after:?} of {}", scenario.name));
         !status.success()
     }
 
-    fn after(&self, scenario: &Scenario, point: &str, done: bool) {
+    fn after(&self, scenario: &Scenario, point: &str) {
         self.works(scenario.always, point);
-        // A way back that came to its end would go forth again.
-        if !(done && scenario.args.contains(&"--rollback")) {
-            self.installer(&scenario.source).ok(scenario.args);
-        }
+        self.installer(&scenario.source).ok(scenario.args);
         self.finished(scenario, point);
         self.works(scenario.always, point);
     }

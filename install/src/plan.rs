@@ -273,11 +273,15 @@ pub fn restored(records: &Records) -> Wish {
     Wish { files: origins.into_iter().map(want).collect(), ..Wish::default() }
 }
 
-/// The wish for the set before: of an incomplete run (unless it was itself on the way back) that of
-/// the last complete one. Tokens and certificates stay as they are now.
+/// The wish for the set before. Of a run that was cut off it is the set that was complete last; of a
+/// way back that was cut off, where it led. A node that is back already stays: asked twice, it does
+/// not go forth again. Tokens and certificates stay as they are now.
 pub fn rolled_back(records: &Records) -> Option<Wish> {
-    let half_done = records.pending.as_ref().is_some_and(|set| !set.back);
-    let set = if half_done { &records.current } else { records.previous.as_ref()? };
+    let set = match &records.pending {
+        Some(pending) if !pending.back => &records.current,
+        None if records.current.back => &records.current,
+        _ => records.previous.as_ref()?,
+    };
     if set.is_empty() {
         return Some(Wish { back: true, ..restored(records) });
     }

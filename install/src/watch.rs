@@ -28,11 +28,13 @@ const QUARREL: usize = 20;
 pub struct Tokens<'a> {
     settings: &'a Settings,
     asked: Option<String>,
+    /// The last attempt to renew it failed.
+    late: bool,
 }
 
 impl<'a> Tokens<'a> {
     pub fn new(settings: &'a Settings) -> Self {
-        Self { settings, asked: None }
+        Self { settings, asked: None, late: false }
     }
 
     /// The token to write now: the projected one as it is, an asked one until half of its life is over.
@@ -50,6 +52,7 @@ impl<'a> Tokens<'a> {
             wish::server(self.settings)?.context("PERCALE_CNI_SERVICE_ACCOUNT is set, but this is no pod")?;
         let fresh =
             Api::in_pod(&server, &self.settings.account).and_then(|api| api.token(namespace, account));
+        self.late = fresh.is_err();
         match (fresh, &self.asked) {
             (Ok(token), _) => self.asked = Some(token),
             (Err(e), None) => return Err(e),
@@ -70,7 +73,8 @@ impl<'a> Tokens<'a> {
     /// How long until another token is due.
     fn left(&self) -> Duration {
         let due = self.asked.as_deref().and_then(renew_at);
-        due.map_or(RESYNC, |at| Duration::from_secs(at.saturating_sub(now())).max(RETRY))
+        let left = due.map_or(RESYNC, |at| Duration::from_secs(at.saturating_sub(now())));
+        if self.late { RETRY } else { left.max(Duration::from_secs(1)) }
     }
 }
 

@@ -53,3 +53,59 @@ fn sleep_true_stays_and_sigterm_ends_it() {
     assert!(running.0.wait().unwrap().code().is_none_or(|code| code == 0));
     assert!(Bed::new().env("SLEEP", "false").run(&[]).status.success());
 }
+
+/// Answers every TokenRequest with a token of four seconds: a real API server gives none under ten
+/// minutes. That a real one gives any is shown in `cluster.rs`.
+fn token_server(answered: std::sync::Arc<std::sync::atomic::AtomicUsize>) -> u16 {
+    use base64::Engine as _;
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut buffer = [0; 8192];
+            let count = stream.read(&mut buffer).unwrap();
+            let request = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            assert!(request.starts_with("POST /api/v1/namespaces/ns/serviceaccounts/cni/token"), "{request}");
+            let number = answered.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+            let claims = format!("{{\"iat\":{since},\"exp\":{},\"n\":{number}}}", since + 4);
+            let token =
+                format!("e30.{}.c2ln", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims));
+            let body = format!("{{\"status\":{{\"token\":\"{token}\"}}}}");
+            // The second request is refused: the first token must be kept, and another asked for soon.
+            let head = if number == 1 { "500 Internal Server Error" } else { "201 Created" };
+            let answer = format!(
+                "HTTP/1.1 {head}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    port
+}
+
+// REQ: I-04
+#[test]
+fn an_asked_token_is_renewed_before_it_expires() {
+    let answered = std::sync::Arc::default();
+    let port = token_server(std::sync::Arc::clone(&answered));
+    let bed = Bed::new().account("own").env("PERCALE_CNI_SERVICE_ACCOUNT", "ns/cni");
+    let bed =
+        bed.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", &port.to_string());
+    let bed = bed.env("KUBERNETES_SERVICE_PROTOCOL", "http").env("SKIP_TLS_VERIFY", "true");
+    let _running = watching(&bed);
+    let token = || {
+        let config = bed.json("net.d/percale-kubeconfig");
+        config["users"][0]["user"]["token"].as_str().unwrap().to_owned()
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    wait_for("three tokens", || {
+        seen.insert(token());
+        seen.len() >= 3
+    });
+    assert!(answered.load(std::sync::atomic::Ordering::SeqCst) >= 4, "one request was refused");
+    assert!(!seen.contains("own"), "the installer's own token is not the plugin's");
+    assert_eq!(bed.mode("net.d/percale-kubeconfig"), 0o600);
+}
