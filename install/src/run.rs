@@ -6,7 +6,7 @@ use crate::observe;
 use crate::options::{Mode, Options, Stage};
 use crate::plan::{self, Plan, Records, Wish};
 use crate::runtimes;
-use crate::set::Kind;
+use crate::set::{Kind, is_own_name};
 use crate::settings::Settings;
 use crate::show;
 use crate::state::State;
@@ -94,7 +94,9 @@ fn uninstall(settings: &Settings, records: &Records) -> Result<Wish> {
 
 fn give_back(settings: &Settings, records: &Records) -> Result<Wish> {
     let taken_over = wish::is_take_over(settings, records);
-    if !taken_over && !records.current.is_empty() {
+    // A run that was killed after its last step left a record of Calico's files alone.
+    let installed = records.current.files.iter().any(|entry| is_own_name(&entry.path));
+    if !taken_over && installed {
         bail!("this node was not taken over from Calico; --uninstall removes Percale");
     }
     Ok(plan::restored(records))
