@@ -39,6 +39,8 @@ fn root(bed: &Bed) -> PathBuf {
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
     std::os::unix::fs::symlink("busybox", root.join("bin/sh")).unwrap();
     must(Command::new("mount").args(["-t", "proc", "proc"]).arg(root.join("proc")));
+    fs::write(root.join("dev/null"), "").unwrap();
+    must(Command::new("mount").args(["--bind", "/dev/null"]).arg(root.join("dev/null")));
     let install = bed.bins.as_ref().unwrap().program("percale-install");
     sh(
         "for l in $(ldd \"$1\" | grep -oE '/[^ ]+'); do install -D \"$(readlink -f \"$l\")\" \"$2$l\"; done",
