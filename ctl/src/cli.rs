@@ -35,6 +35,9 @@ pub struct Options {
     /// Kind of store: embedded, etcdv3 or kubernetes [env: CALICO_DATASTORE_TYPE, DATASTORE_TYPE]
     #[arg(long, global = true, value_name = "TYPE")]
     pub datastore_type: Option<StoreType>,
+    /// calicoctl's configuration file [default: /etc/calico/calicoctl.cfg, if it is there]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Directory of the embedded store [env: PERCALE_DATASTORE_PATH] [default: STATE_DIR/store]
     #[arg(long, global = true, value_name = "DIR")]
     pub datastore_path: Option<PathBuf>,
@@ -68,14 +71,17 @@ pub enum Command {
     /// Addresses: pools, blocks, leases
     #[command(subcommand)]
     Ipam(IpamCommand),
-    /// The embedded store as a whole
+    /// The store as a whole
     #[command(subcommand)]
     Store(StoreCommand),
     /// Print resources
     #[command(
         after_help = "Examples:\n  percalectl get ippools\n  percalectl get ippool 10-91-0-0-16 -o yaml\n  \
                             percalectl get nodes -o wide\n\n\
-                            Kinds: IPPool, Node, IPReservation, ClusterInformation, IPAMConfiguration"
+                            Kinds: IPPool, Node, IPReservation, ClusterInformation, IPAMConfiguration, BlockAffinity,\n  \
+                            BGPConfiguration, BGPPeer, BGPFilter, FelixConfiguration, KubeControllersConfiguration,\n  \
+                            WorkloadEndpoint, Profile, HostEndpoint, NetworkSet, GlobalNetworkSet, NetworkPolicy,\n  \
+                            GlobalNetworkPolicy (policies are stored; this build enforces none)"
     )]
     Get(GetArgs),
     /// Create resources; fails where one exists
@@ -161,7 +167,7 @@ pub enum StoreCommand {
     /// Print everything in the store as JSON
     #[command(after_help = "Example:\n  percalectl store dump > backup.json\n\n\
                             Of a damaged store all that is readable is printed, what is not is told on stderr,\n\
-                            and the exit status is 2.")]
+                            and the exit status is 2. Of a cluster's store what is Calico's and ours is printed.")]
     Dump,
     /// Replace the content of the store by a dump
     #[command(
@@ -272,6 +278,12 @@ pub struct GetArgs {
     /// Names; none means all
     #[arg(conflicts_with = "filename")]
     pub names: Vec<String>,
+    /// Namespace, of kinds that have one [default: default]
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// In all namespaces
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "names"])]
+    pub all_namespaces: bool,
     /// Resources that this file names, - for standard input
     #[arg(short, long, value_name = "FILE|-")]
     pub filename: Option<PathBuf>,
@@ -302,6 +314,9 @@ pub struct PatchArgs {
     pub kind: String,
     /// Its name
     pub name: String,
+    /// Its namespace, of kinds that have one [default: default]
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
     /// Members to change, as YAML or JSON (a merge patch, RFC 7386)
     #[arg(short, long, value_name = "PATCH")]
     pub patch: String,
@@ -315,6 +330,9 @@ pub struct DeleteArgs {
     /// Names
     #[arg(conflicts_with = "filename")]
     pub names: Vec<String>,
+    /// Namespace, of kinds that have one [default: default]
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
     /// Resources that this file names, - for standard input
     #[arg(short, long, value_name = "FILE|-")]
     pub filename: Option<PathBuf>,

@@ -28,6 +28,7 @@ pub struct Host {
     pub boot_id: String,
     wall_ns: u64,
     boottime_ms: u64,
+    transactional: bool,
 }
 
 impl Host {
@@ -39,13 +40,14 @@ impl Host {
             boot_id: netlink::boot_id()?,
             wall_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
             boottime_ms: boot.tv_sec.unsigned_abs() * 1000 + boot.tv_nsec.unsigned_abs() / 1_000_000,
+            transactional: places.backend.is_transactional(),
         })
     }
 
-    /// What planners are told. The embedded store applies a commit as a whole.
+    /// What planners are told.
     pub fn context<'a>(&'a self, scope: &'a Scope) -> Context<'a> {
         let now = Now { wall_ns: self.wall_ns, boot_id: &self.boot_id, boottime_ms: self.boottime_ms };
-        Context { scope, host: &self.node, now, chance: self.wall_ns, transactional: true }
+        Context { scope, host: &self.node, now, chance: self.wall_ns, transactional: self.transactional }
     }
 
     /// Looks at everything that could prove these allocations alive.

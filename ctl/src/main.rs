@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`backend`] | which store, and how it is reached |
 //! | [`cli`] | options, commands, help |
 //! | [`session`] | where things are; the store with its lock |
 //! | [`kinds`] | the kinds of resource: members, rules, stored forms |
@@ -16,6 +17,7 @@
 //!
 //! Exit status: 0 done, 1 failed, 2 found something wrong, 64 bad usage.
 
+mod backend;
 mod bgp;
 mod cli;
 mod doctor;

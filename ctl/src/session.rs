@@ -1,15 +1,15 @@
 //! Where this host's things are, and the store opened with its lock.
 
-use crate::cli::{Options, StoreType};
-use crate::outcome::usage;
-use anyhow::{Context, Result, anyhow, bail};
-use clap::ValueEnum;
-use datastore::embedded::{Embedded, Mode};
+use crate::backend::Backend;
+use crate::cli::Options;
+use anyhow::{Context, Result, anyhow};
+use datastore::embedded::Mode;
 use datastore::lock::{Kind, Lock};
 use datastore::{Deadline, DriveError, Error, ErrorKind, Store, drive};
 use model::store::{Plan, Stop, View};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bound on the wait for the host's IPAM lock.
@@ -24,6 +24,8 @@ const ATTACHMENT_DIR: &str = "/run/percale/attachments";
 /// The paths in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
+    pub backend: Backend,
+    /// Where the embedded store is, or would be.
     pub store: PathBuf,
     pub state_dir: PathBuf,
     pub lock_file: PathBuf,
@@ -32,11 +34,9 @@ pub struct Places {
 
 impl Places {
     /// Options first, then the environment, then the defaults.
-    /// Fails where a store is asked for that this build does not have: no other one is used silently.
     pub fn resolve(options: &Options, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self> {
         let path = |option: &Option<PathBuf>, name: &str| option.clone().or_else(|| Some(env(name)?.into()));
         let store = path(&options.datastore_path, "PERCALE_DATASTORE_PATH");
-        embedded_only(options, store.is_some(), env)?;
         let parent = || store.as_deref().and_then(Path::parent).map(Path::to_owned);
         let state_dir = path(&options.state_dir, "PERCALE_STATE_DIR").or_else(parent);
         let state_dir = state_dir.unwrap_or_else(|| STATE_DIR.into());
@@ -44,7 +44,8 @@ impl Places {
         let plain = |path: &PathBuf| path.components().collect::<PathBuf>();
         let store = store.as_ref().map(plain);
         Ok(Self {
-            store: store.clone().unwrap_or_else(|| state_dir.join("store")),
+            backend: Backend::choose(options, store.clone(), &state_dir, env)?,
+            store: store.unwrap_or_else(|| state_dir.join("store")),
             lock_file: path(&options.ipam_lock_file, "PERCALE_IPAM_LOCK_FILE")
                 .unwrap_or_else(|| LOCK_FILE.into()),
             attachment_dir: options.attachment_dir.clone().unwrap_or_else(|| ATTACHMENT_DIR.into()),
@@ -54,13 +55,17 @@ impl Places {
 
     /// Opens the store; a missing one is reported, not created.
     pub fn open(&self, mode: Mode) -> Result<Session> {
-        let store = Embedded::open(&self.store, mode).map_err(explain)?;
+        let store = self.backend.open(mode).map_err(explain)?;
         Ok(Session { store, places: self.clone() })
     }
 
-    /// Takes the host's IPAM lock.
-    pub fn lock(&self) -> Result<Lock> {
+    /// Takes the host's IPAM lock. A cluster's store may be looked after from a host that has none.
+    pub fn lock(&self) -> Result<Option<Lock>> {
+        if self.backend.is_cluster() && !self.lock_file.exists() {
+            return Ok(None);
+        }
         Lock::acquire(&self.lock_file, Kind::Exclusive, Deadline::after(LOCK_WAIT))
+            .map(Some)
             .context("taking the host's IPAM lock (--ipam-lock-file)")
     }
 }
@@ -70,48 +75,9 @@ pub fn store_deadline() -> Deadline {
     Deadline::after(STORE_WAIT)
 }
 
-fn embedded_only(options: &Options, has_path: bool, env: &dyn Fn(&str) -> Option<OsString>) -> Result<()> {
-    let asked = match options.datastore_type {
-        Some(given) => given,
-        None => type_from(options, has_path, env)?,
-    };
-    match asked {
-        StoreType::Embedded => Ok(()),
-        other => {
-            let name = other.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
-            bail!(
-                "datastore type {name}: this build has the embedded store only \
-                 (--datastore-type embedded uses this host's)"
-            )
-        }
-    }
-}
-
-/// The environment's answer, Calico's names first with their prefix (reference 1.9); then what the
-/// other settings imply.
-fn type_from(options: &Options, has_path: bool, env: &dyn Fn(&str) -> Option<OsString>) -> Result<StoreType> {
-    let set = |name: &str| either(env, name).filter(|v| !v.is_empty());
-    if let Some(text) = set("DATASTORE_TYPE") {
-        let text = text.to_string_lossy();
-        return StoreType::from_str(&text, true)
-            .map_err(|_| usage(format!("DATASTORE_TYPE={text}: use embedded, etcdv3 or kubernetes")));
-    }
-    Ok(match () {
-        () if has_path => StoreType::Embedded,
-        () if set("ETCD_ENDPOINTS").is_some() => StoreType::Etcdv3,
-        () if options.kubeconfig.is_some() || set("KUBECONFIG").is_some() => StoreType::Kubernetes,
-        () if options.context.is_some() || set("K8S_CURRENT_CONTEXT").is_some() => StoreType::Kubernetes,
-        () => StoreType::Embedded,
-    })
-}
-
-fn either(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<OsString> {
-    env(&format!("CALICO_{name}")).or_else(|| env(name))
-}
-
 /// An opened store and the paths beside it.
 pub struct Session {
-    pub store: Embedded,
+    pub store: Arc<dyn Store>,
     pub places: Places,
 }
 
@@ -130,15 +96,20 @@ impl Session {
         &self,
         plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
     ) -> Result<T> {
-        let store: &dyn Store = &self.store;
-        let (out, _) =
-            drive(store, &mut View::new(), store_deadline(), plan).map_err(|error| match error {
+        let (out, _) = drive(self.store.as_ref(), &mut View::new(), store_deadline(), plan).map_err(
+            |error| match error {
                 DriveError::Plan(refusal) => anyhow!("{refusal}"),
                 DriveError::Store(error) => explain(error),
                 DriveError::Contended(cost) => anyhow!("too many concurrent changes ({cost}); try again"),
-            })?;
+            },
+        )?;
         Ok(out)
     }
+}
+
+fn is_clusters(error: &Error) -> bool {
+    let subject = error.subject.to_string_lossy();
+    subject.starts_with("etcd ") || subject.starts_with("Kubernetes ")
 }
 
 /// Adds the cure where there is one.
@@ -150,6 +121,7 @@ pub fn explain(error: Error) -> anyhow::Error {
         }
         ErrorKind::Corrupt => "`percalectl store dump` shows what is still readable",
         ErrorKind::Timeout => "try again",
+        ErrorKind::Denied if is_clusters(&error) => "check the credentials and the account's rights",
         ErrorKind::Denied => "run as root, on a file system that can be written",
         ErrorKind::Full => "make room on that file system",
         _ => return error.into(),
@@ -183,43 +155,5 @@ mod tests {
         assert_eq!(resolve(&options, &vars).unwrap().store, Path::new("/b/store"));
         let options = Options { state_dir: Some("/s".into()), ..Options::default() };
         assert_eq!(resolve(&options, &[]).unwrap().store, Path::new("/s/store"));
-    }
-
-    type Case<'a> = (Options, &'a [(&'a str, &'a str)], &'a str);
-
-    // A host that is set up for a cluster store is never answered from an empty embedded one.
-    #[test]
-    fn another_store_is_refused_however_it_is_asked_for() {
-        let typed = |t| Options { datastore_type: Some(t), ..Options::default() };
-        let cases: [Case<'_>; 6] = [
-            (typed(StoreType::Kubernetes), &[], "kubernetes"),
-            (Options::default(), &[("DATASTORE_TYPE", "etcdv3")], "etcdv3"),
-            (
-                Options::default(),
-                &[("CALICO_DATASTORE_TYPE", "kubernetes"), ("DATASTORE_TYPE", "embedded")],
-                "kubernetes",
-            ),
-            (Options::default(), &[("ETCD_ENDPOINTS", "http://x:2379")], "etcdv3"),
-            (Options::default(), &[("KUBECONFIG", "/k")], "kubernetes"),
-            (Options { context: Some("c".into()), ..Options::default() }, &[], "kubernetes"),
-        ];
-        for (options, vars, name) in cases {
-            let error = resolve(&options, vars).unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("embedded store only"), "{error}");
-        }
-        assert!(
-            resolve(&Options::default(), &[("DATASTORE_TYPE", "mysql")])
-                .unwrap_err()
-                .is::<crate::outcome::BadUsage>()
-        );
-    }
-
-    #[test]
-    fn an_embedded_path_or_type_settles_it() {
-        let options = Options { datastore_type: Some(StoreType::Embedded), ..Options::default() };
-        assert!(resolve(&options, &[("KUBECONFIG", "/k")]).is_ok());
-        assert!(
-            resolve(&Options::default(), &[("KUBECONFIG", "/k"), ("PERCALE_DATASTORE_PATH", "/s")]).is_ok()
-        );
     }
 }

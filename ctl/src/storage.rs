@@ -1,4 +1,5 @@
-//! `store dump` and `store load`: everything in the embedded store as JSON.
+//! `store dump` and `store load`: everything in the store as JSON. Of a cluster's store only what is Calico's
+//! and ours; what the cluster itself keeps (its nodes and pods) is shown, and not written back.
 //!
 //! ```json
 //! {"format": "percale-store/1", "revision": 7, "entries": [
@@ -12,10 +13,10 @@ use crate::cli::LoadArgs;
 use crate::documents::read_text;
 use crate::outcome::{Outcome, say, say_error, usage};
 use crate::session::{Places, explain, store_deadline};
-use anyhow::{Context, Result, bail};
-use datastore::ErrorKind;
-use datastore::embedded::Embedded;
-use model::store::Entry;
+use anyhow::{Context, Result, anyhow, bail};
+use datastore::embedded::{Embedded, Mode};
+use datastore::{ErrorKind, Store};
+use model::store::{Entry, Expect, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -54,8 +55,22 @@ fn even_null<'de: 'a, 'a, D: serde::Deserializer<'de>>(source: D) -> Result<Opti
     Deserialize::deserialize(source).map(Some)
 }
 
+/// Where everything of ours is.
+const ROOTS: [&str; 2] = ["/calico/", "/percale/"];
+/// Views of what Kubernetes keeps for itself.
+const VIEWS: [&str; 3] = ["nodes", "profiles", "workloadendpoints"];
+/// Keys written at once: of each batch all or none.
+const BATCH: usize = 50;
+
 /// Prints the store. What cannot be read of a damaged one is told on stderr.
 pub fn dump(places: &Places) -> Result<Outcome> {
+    if places.backend.is_cluster() {
+        let entries = content(places.open(Mode::ReadOnly)?.store.as_ref())?;
+        let revision = entries.iter().map(|entry| entry.revision).max().unwrap_or(0);
+        let entries = entries.iter().map(item).collect();
+        say(&serde_json::to_string_pretty(&File { format: Some(FORMAT.into()), revision, entries })?)?;
+        return Ok(Outcome::Done);
+    }
     let dump = Embedded::dump(&places.store, store_deadline()).map_err(explain)?;
     let entries = dump.entries.iter().map(item).collect();
     let file = File { format: Some(FORMAT.into()), revision: dump.revision, entries };
@@ -83,6 +98,9 @@ pub fn load(places: &Places, args: &LoadArgs) -> Result<Outcome> {
     let text = read_text(&args.file, MAX_DUMP).with_context(|| format!("reading {name}"))?;
     let entries = parse(&text).with_context(|| format!("reading {name}"))?;
     let _lock = places.lock()?;
+    if places.backend.is_cluster() {
+        return load_cluster(places, entries, args.force);
+    }
     if !args.force {
         refuse_content(places)?;
     }
@@ -90,6 +108,50 @@ pub fn load(places: &Places, args: &LoadArgs) -> Result<Outcome> {
     let revision = Embedded::load(&places.store, entries, store_deadline()).map_err(explain)?;
     say(&format!("loaded {count} entries into {} (revision {revision})", places.store.display()))?;
     Ok(Outcome::Done)
+}
+
+fn content(store: &dyn Store) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for root in ROOTS {
+        entries.extend(store.list(root, store_deadline()).map_err(explain)?);
+    }
+    Ok(entries)
+}
+
+/// Brings a cluster's store to what the dump says, in batches; with content only if that is meant.
+fn load_cluster(places: &Places, entries: Vec<Entry>, force: bool) -> Result<Outcome> {
+    let store = places.open(Mode::Existing)?.store;
+    let is_kubernetes = !places.backend.is_transactional();
+    let ours = |entry: &Entry| !(is_kubernetes && is_view(&entry.key));
+    let before: Vec<Entry> = content(store.as_ref())?.into_iter().filter(&ours).collect();
+    if !before.is_empty() && !force {
+        bail!(usage(format!(
+            "{} holds {} entries, and others may be working on it; --force replaces them \
+             (`percalectl store dump` first)",
+            store.identity(),
+            before.len()
+        )));
+    }
+    let wanted: Vec<Entry> = entries.into_iter().filter(&ours).collect();
+    let kept: BTreeSet<&str> = wanted.iter().map(|entry| entry.key.as_str()).collect();
+    let gone = before.iter().filter(|entry| !kept.contains(entry.key.as_str()));
+    let gone = gone.map(|entry| Write { key: entry.key.clone(), expect: Expect::Any, value: None });
+    let puts = wanted.iter().map(|entry| {
+        let value = Some(entry.value.clone());
+        Write { key: entry.key.clone(), expect: Expect::Any, value }
+    });
+    let writes: Vec<Write> = gone.chain(puts).collect();
+    for batch in writes.chunks(BATCH) {
+        store.commit(batch, store_deadline()).map_err(|error| anyhow!("{error}"))?;
+    }
+    say(&format!("loaded {} entries into {}", wanted.len(), store.identity()))?;
+    Ok(Outcome::Done)
+}
+
+fn is_view(key: &str) -> bool {
+    let kind =
+        key.strip_prefix("/calico/resources/v3/projectcalico.org/").and_then(|rest| rest.split('/').next());
+    kind.is_some_and(|kind| VIEWS.contains(&kind))
 }
 
 fn refuse_content(places: &Places) -> Result<()> {

@@ -190,6 +190,7 @@ fn fake<'a>(places: &'a Places, root: &'a Path) -> Host<'a> {
 #[cfg(test)]
 fn fake_places(root: &Path) -> Places {
     Places {
+        backend: crate::backend::Backend::Embedded(root.join("state/store")),
         store: root.join("state/store"),
         state_dir: root.join("state"),
         lock_file: root.join("run/ipam.lock"),

@@ -21,6 +21,9 @@ const LITTLE_ROOM: u64 = 16 << 20;
 pub fn store(host: &Host<'_>) -> Vec<Finding> {
     const CHECK: &str = "store";
     let places = host.places;
+    if places.backend.is_cluster() {
+        return cluster(places);
+    }
     let shown = places.store.display();
     let dump = match Embedded::dump(&places.store, store_deadline()) {
         Ok(dump) => dump,
@@ -45,6 +48,29 @@ pub fn store(host: &Host<'_>) -> Vec<Finding> {
     findings.extend(open_to_others(&places.store));
     findings.extend(room(&places.store));
     findings
+}
+
+/// A cluster's store: whether it can be reached, and takes changes.
+fn cluster(places: &Places) -> Vec<Finding> {
+    const CHECK: &str = "store";
+    let read = || -> Result<Vec<Entry>> {
+        let store = places.open(Mode::ReadOnly)?.store;
+        Ok(store.get(&[&keys::cluster_information()], store_deadline())?.into_iter().flatten().collect())
+    };
+    match read() {
+        Ok(entries) if entries.is_empty() => {
+            let what = "there is no ClusterInformation".to_owned();
+            let why = "the plugin gives no address until the cluster is initialised";
+            let cure = "percalectl get clusterinformation; install the cluster's networking".to_owned();
+            vec![Finding::wrong(CHECK, what, why, cure)]
+        }
+        Ok(entries) => locked(places, &entries).into_iter().collect(),
+        Err(error) => {
+            let why = "pods get their addresses only while it can be reached; what they give back is put off";
+            let cure = "check the server, the credentials and the way to it".to_owned();
+            vec![Finding::wrong(CHECK, chain(&error), why, cure)]
+        }
+    }
 }
 
 fn no_store(host: &Host<'_>) -> Option<Finding> {
@@ -112,7 +138,12 @@ fn room(dir: &Path) -> Option<Finding> {
 pub fn journal(host: &Host<'_>) -> Vec<Finding> {
     const CHECK: &str = "journal";
     let places = host.places;
-    let ours = format!("embedded:{}", places.store.display());
+    let ours = match places.backend.is_cluster() {
+        true => {
+            std::fs::read_to_string(places.state_dir.join("datastore")).unwrap_or_default().trim().to_owned()
+        }
+        false => format!("embedded:{}", places.store.display()),
+    };
     let pending = match pending(places) {
         Ok(pending) => pending,
         Err(error) => {
@@ -157,7 +188,7 @@ pub fn audit(host: &Host<'_>) -> Vec<Finding> {
 
 /// Nothing where there is no store: that is another check's finding.
 fn look(places: &Places) -> Result<Option<Findings>> {
-    if !places.store.exists() {
+    if !places.backend.is_cluster() && !places.store.exists() {
         return Ok(None);
     }
     let session = places.open(Mode::ReadOnly)?;

@@ -10,7 +10,6 @@ use crate::outcome::{Outcome, chain, say, say_json};
 use crate::session::{Places, Session};
 use anyhow::Result;
 use cni_protocol::Attachment;
-use datastore::Store;
 use datastore::embedded::Mode;
 use datastore::lock::AttachmentLock;
 use ipam::audit::{HostFacts, Report, Witness};

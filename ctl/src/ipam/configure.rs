@@ -6,7 +6,6 @@ use crate::outcome::{Outcome, say, say_json};
 use crate::resources;
 use crate::session::{Places, store_deadline};
 use anyhow::Result;
-use datastore::Store;
 use datastore::embedded::Mode;
 use serde_json::{Map, Value};
 

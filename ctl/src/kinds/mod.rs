@@ -3,8 +3,11 @@
 //! Resources stay JSON here, so that members that a newer Calico wrote survive what is not about
 //! them; only what a user writes is held to the tables (reference 4, modern data model 2 to 5).
 
+mod affinity;
 mod check;
 mod config;
+mod network;
+mod policy;
 mod schema;
 mod tables;
 
@@ -25,12 +28,58 @@ pub struct Kind {
     aliases: &'static [&'static str],
     spec: &'static [Member],
     status: &'static [Member],
-    /// The only name that an object of this kind can have.
-    pub only_name: Option<&'static str>,
+    names: Names,
+    place: Place,
+    /// Others write it; we show it.
+    pub is_read_only: bool,
+    /// Members beside those of `spec` are taken as they are.
+    is_open: bool,
     /// Heading, JSON pointer, and whether it is shown with `-o wide` only.
     pub columns: &'static [(&'static str, &'static str, bool)],
     rule: fn(&Value, &mut Vec<Problem>),
 }
+
+/// Which names objects of a kind can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    /// What Kubernetes takes (RFC 1123 subdomains), as Calico asks for.
+    Any,
+    /// Names of hosts may have capital letters too.
+    Hosts,
+    Only(&'static str),
+    /// `default`, or `node.NAME` for one node.
+    DefaultOrNode,
+}
+
+/// Where objects of a kind are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Cluster,
+    /// Keys have a namespace before the name.
+    Namespaced,
+    /// Under a key and in a form of its own (reference 3.1).
+    IpamConfig,
+    Affinities,
+}
+
+impl Kind {
+    const PLAIN: Kind = Kind {
+        name: "",
+        plural: "",
+        aliases: &[],
+        spec: &[],
+        status: &[],
+        names: Names::Any,
+        place: Place::Cluster,
+        is_read_only: false,
+        is_open: false,
+        columns: &[],
+        rule: check::nothing,
+    };
+}
+
+/// The namespace of an object that names none.
+const NAMESPACE: &str = "default";
 
 impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -67,33 +116,84 @@ impl Kind {
         format!("{}/{name}", self.name.to_lowercase())
     }
 
-    pub fn key(&self, name: &str) -> String {
-        if self.in_ipam_config() {
-            keys::ipam_config(&Scope::Cluster)
-        } else {
-            keys::resource(self.plural, name)
+    /// The name within all objects of the kind: `NAMESPACE/NAME` where there are namespaces.
+    pub fn full_name(&self, namespace: Option<&str>, name: &str) -> String {
+        match self.place {
+            Place::Namespaced => format!("{}/{name}", namespace.unwrap_or(NAMESPACE)),
+            _ => name.to_owned(),
         }
     }
 
-    /// Prefix of the keys of all objects of this kind.
-    pub fn prefix(&self) -> String {
-        if self.in_ipam_config() { keys::ipam_config(&Scope::Cluster) } else { keys::resources(self.plural) }
+    /// As [`Kind::full_name`], of an object.
+    pub fn name_in(&self, object: &Value) -> String {
+        self.full_name(object["metadata"]["namespace"].as_str(), name_of(object))
     }
 
-    /// Calico keeps this one under a key and in a form of its own (reference 3.1).
-    fn in_ipam_config(&self) -> bool {
-        self.plural == "ipamconfigurations"
+    /// Whether an object can have this full name: it becomes part of a key.
+    pub fn can_be(&self, full: &str) -> bool {
+        let name = match (self.place, full.split_once('/')) {
+            (Place::Namespaced, Some((namespace, name))) if is_name(namespace) => name,
+            (Place::Namespaced, _) => return false,
+            _ => full,
+        };
+        is_name(name) && self.problem_with(name).is_none()
+    }
+
+    /// The key of the object with this full name.
+    pub fn key(&self, full: &str) -> String {
+        match self.place {
+            Place::IpamConfig => keys::ipam_config(&Scope::Cluster),
+            _ if !self.is_policy() => keys::resource(self.plural, full),
+            _ => match full.rsplit_once('/') {
+                Some((namespace, name)) => {
+                    keys::resource(self.plural, &format!("{namespace}/{}", stored_policy(name)))
+                }
+                None => keys::resource(self.plural, &stored_policy(full)),
+            },
+        }
+    }
+
+    /// Prefix of the keys of all objects of this kind, or of those in a namespace.
+    pub fn prefix(&self, namespace: Option<&str>) -> String {
+        match (self.place, namespace) {
+            (Place::IpamConfig, _) => keys::ipam_config(&Scope::Cluster),
+            (Place::Affinities, _) => keys::all_affinities(&Scope::Cluster),
+            (Place::Namespaced, Some(namespace)) => format!("{}{namespace}/", keys::resources(self.plural)),
+            _ => keys::resources(self.plural),
+        }
+    }
+
+    /// Objects of this kind are found only by looking at all of them.
+    pub fn is_listed(&self) -> bool {
+        self.place == Place::Affinities
+    }
+
+    pub fn is_namespaced(&self) -> bool {
+        self.place == Place::Namespaced
+    }
+
+    fn is_policy(&self) -> bool {
+        ["networkpolicies", "globalnetworkpolicies"].contains(&self.plural)
     }
 
     /// The stored form of an object.
     pub fn encode(&self, object: &Value) -> Result<Vec<u8>> {
-        if self.in_ipam_config() { config::encode(object) } else { Ok(serde_json::to_vec(object)?) }
+        if self.place == Place::IpamConfig {
+            return config::encode(object);
+        }
+        let mut object = object.clone();
+        if self.is_policy() {
+            object["metadata"]["name"] = stored_policy(name_of(&object)).into();
+        }
+        Ok(serde_json::to_vec(&object)?)
     }
 
     /// The object of a stored value. Fails where it is not even an object of this kind.
     pub fn decode(&self, key: &str, value: &[u8]) -> Result<Value> {
-        if self.in_ipam_config() {
-            return config::decode(key, value);
+        match self.place {
+            Place::IpamConfig => return config::decode(key, value),
+            Place::Affinities => return affinity::decode(key, value),
+            _ => {}
         }
         let mut object: Value = serde_json::from_slice(value)?;
         let Some(members) = object.as_object_mut() else { bail!("{key}: not a JSON object") };
@@ -101,8 +201,13 @@ impl Kind {
         members.insert("apiVersion".into(), API_VERSION.into());
         let metadata = members.entry("metadata").or_insert_with(|| json!({}));
         let Some(metadata) = metadata.as_object_mut() else { bail!("{key}: metadata is not an object") };
-        let name = key.rsplit('/').next().unwrap_or_default();
+        let mut parts = key.rsplit('/');
+        let name = parts.next().unwrap_or_default();
+        let name = name.strip_prefix(DEFAULT_TIER).filter(|_| self.is_policy()).unwrap_or(name);
         metadata.insert("name".into(), name.into());
+        if self.is_namespaced() {
+            metadata.insert("namespace".into(), parts.next().unwrap_or_default().into());
+        }
         Ok(object)
     }
 
@@ -112,8 +217,14 @@ impl Kind {
         let mut problems = Vec::new();
         check("", object, &Shape::Object(ENVELOPE), &mut problems);
         check_version(object, &mut problems);
-        check_name(self, object, &mut problems);
-        check("spec", &object["spec"], &Shape::Object(self.spec), &mut problems);
+        if self.is_read_only {
+            let text = format!("objects of kind {} are written by others, and only shown here", self.name);
+            problems.push(Problem::new("kind", text));
+        }
+        problems.extend(self.problem_with(name_of(object)).map(|text| Problem::new("metadata.name", text)));
+        problems.extend(check_namespace(self, object));
+        let spec = if self.is_open { Shape::Any } else { Shape::Object(self.spec) };
+        check("spec", &object["spec"], &spec, &mut problems);
         check("status", &object["status"], &Shape::Object(self.status), &mut problems);
         let is_stored = |p: &Problem| stored.and_then(|s| s.pointer(&pointer(&p.field))).is_some();
         problems.retain(|p| !(p.unknown && is_stored(p)));
@@ -123,12 +234,36 @@ impl Kind {
         problems
     }
 
+    /// What is wrong with a name.
+    fn problem_with(&self, name: &str) -> Option<String> {
+        let is_host = is_name(name);
+        match self.names {
+            Names::Only(only) if name == only => None,
+            Names::Only(only) => Some(format!("the only {} is named {only}", self.name)),
+            _ if name.is_empty() => Some("a name is needed".to_owned()),
+            Names::Hosts if is_host => None,
+            Names::DefaultOrNode if name == "default" => None,
+            Names::DefaultOrNode if name.strip_prefix("node.").is_some_and(is_name) => None,
+            Names::DefaultOrNode => Some("is default, or node.NAME for the settings of one node".to_owned()),
+            Names::Any if is_host && is_subdomain(name) => None,
+            Names::Hosts => {
+                Some(format!("{name:?} is no name: use at most 253 letters, digits, '-' and '.'"))
+            }
+            Names::Any => {
+                Some(format!("{name:?} is no name: use at most 253 small letters, digits, '-' and '.'"))
+            }
+        }
+    }
+
     /// Members of a stored spec that this build does not know: a user who leaves them out does not
     /// mean to remove them (decision 22).
     pub fn carry_over(&self, stored: &Value, new: &mut Value) {
         let (Some(old), Some(new)) = (stored["spec"].as_object(), new["spec"].as_object_mut()) else {
             return;
         };
+        if self.is_open {
+            return;
+        }
         for (name, value) in old.iter().filter(|(name, _)| self.spec.iter().all(|m| m.name != *name)) {
             new.entry(name.clone()).or_insert_with(|| value.clone());
         }
@@ -150,6 +285,8 @@ const ENVELOPE: &[Member] = &[
 
 const METADATA: &[Member] = &[
     member("name", Shape::Text),
+    member("namespace", Shape::Text),
+    member("generateName", Shape::Text),
     member("labels", Shape::Texts),
     member("annotations", Shape::Texts),
     member("uid", Shape::Text),
@@ -176,16 +313,33 @@ fn check_version(object: &Value, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_name(kind: &Kind, object: &Value, problems: &mut Vec<Problem>) {
-    let name = name_of(object);
-    let text = match kind.only_name {
-        Some(only) if name == only => return,
-        Some(only) => format!("the only {} is named {only}", kind.name),
-        None if is_name(name) => return,
-        None if name.is_empty() => "a name is needed".to_owned(),
-        None => format!("{name:?} is no name: use at most 253 letters, digits, '-' and '.'"),
+fn check_namespace(kind: &Kind, object: &Value) -> Option<Problem> {
+    let namespace = object["metadata"]["namespace"].as_str()?;
+    let text = match kind.place {
+        Place::Namespaced if is_subdomain(namespace) => return None,
+        Place::Namespaced => "is no name of a namespace",
+        _ => "objects of this kind are in no namespace",
     };
-    problems.push(Problem::new("metadata.name", text));
+    Some(Problem::new("metadata.namespace", text))
+}
+
+/// Policies of the default tier are stored under this prefix (Calico until 3.31).
+const DEFAULT_TIER: &str = "default.";
+
+fn stored_policy(name: &str) -> String {
+    match [DEFAULT_TIER, "knp."].iter().any(|prefix| name.starts_with(prefix)) {
+        true => name.to_owned(),
+        false => format!("{DEFAULT_TIER}{name}"),
+    }
+}
+
+/// What Kubernetes takes as a name (RFC 1123).
+fn is_subdomain(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let label = |label: &str| {
+        !label.is_empty() && label.chars().all(fits) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// Whether a text can be the name of an object: it becomes part of a key.
@@ -231,7 +385,8 @@ mod tests {
         }
         assert_eq!(find("ipamconfig").unwrap().name, "IPAMConfiguration");
         assert!(find("ipool").unwrap_err().to_string().contains("did you mean IPPool?"));
-        assert!(find("bgppeer").unwrap_err().to_string().contains("known are IPPool"));
+        assert_eq!(find("gnp").unwrap().name, "GlobalNetworkPolicy");
+        assert!(find("xyzzyplugh").unwrap_err().to_string().contains("known are IPPool"));
     }
 
     #[test]
@@ -256,6 +411,78 @@ mod tests {
         let mut new = json!({"spec": {"cidr": "10.0.0.0/16"}});
         kind.carry_over(&stored, &mut new);
         assert_eq!(new["spec"]["future"]["x"], 1);
+    }
+
+    #[test]
+    fn policies_of_the_default_tier_are_kept_as_calico_does() {
+        let kind = find("np").unwrap();
+        let key = "/calico/resources/v3/projectcalico.org/networkpolicies/shop/default.allow";
+        assert_eq!(kind.key("shop/allow"), key);
+        assert_eq!(
+            find("gnp").unwrap().key("knp.x"),
+            "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/knp.x"
+        );
+        let object = json!({"metadata": {"name": "allow", "namespace": "shop"}, "spec": {}});
+        let stored = kind.encode(&object).unwrap();
+        assert!(String::from_utf8_lossy(&stored).contains("default.allow"));
+        let read = kind.decode(key, &stored).unwrap();
+        assert_eq!(
+            (&read["metadata"]["name"], &read["metadata"]["namespace"]),
+            (&json!("allow"), &json!("shop"))
+        );
+    }
+
+    #[test]
+    fn names_are_calico_s() {
+        let refused = |kind: &str, name: &str| find(kind).unwrap().problem_with(name).is_some();
+        assert!(refused("bgppeer", "Upper") && refused("bgppeer", "a_b") && refused("ippool", "-a"));
+        assert!(!refused("node", "Upper") && !refused("bgppeer", "a.b-c"));
+        assert!(
+            refused("felixconfig", "mine")
+                && !refused("felixconfig", "node.N1")
+                && !refused("bgpconfig", "default")
+        );
+        assert!(
+            find("np").unwrap().can_be("a/b")
+                && !find("np").unwrap().can_be("b")
+                && !find("gnp").unwrap().can_be("a/b")
+        );
+    }
+
+    #[test]
+    fn what_excludes_each_other_is_told() {
+        let problems = |kind: &str, name: &str, spec: Value| -> Vec<String> {
+            let object = object(kind, name, spec.as_object().unwrap().clone());
+            find(kind).unwrap().check(&object, None).iter().map(|p| p.field.clone()).collect()
+        };
+        assert_eq!(
+            problems("bgppeer", "p", json!({"peerIP": "10.0.0.1", "peerSelector": "all()"})),
+            ["spec.peerSelector"]
+        );
+        assert_eq!(problems("bgppeer", "p", json!({"peerIP": "host", "asNumber": 1})), ["spec.peerIP"]);
+        assert_eq!(
+            problems("bgppeer", "p", json!({"peerIP": "[fd00::1]:179", "asNumber": 64512})),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            problems("gnp", "p", json!({"preDNAT": true, "egress": [{"action": "Allow"}]})),
+            ["spec.applyOnForward", "spec.egress"]
+        );
+        assert_eq!(problems("hep", "p", json!({"node": "n"})), ["spec"]);
+        assert_eq!(
+            problems(
+                "bgpfilter",
+                "f",
+                json!({"exportV4": [{"cidr": "fd00::/8", "matchOperator": "In", "action": "Accept"}]})
+            ),
+            ["spec.exportV4[0].cidr"]
+        );
+        assert_eq!(
+            problems("felixconfig", "default", json!({"bpfEnabled": true, "anything": 1})),
+            Vec::<String>::new()
+        );
+        assert_eq!(problems("wep", "w", json!({})), ["kind"]);
+        assert_eq!(problems("np", "p", json!({"ingress": [{"action": "Alow"}]})), ["spec.ingress[0].action"]);
     }
 
     #[test]

@@ -1,19 +1,18 @@
 //! The members of each kind.
 
 use super::schema::{Member, Shape, member};
-use super::{Kind, check};
+use super::{Kind, Names, Place, check, network, policy};
 
 const MODE: Shape = Shape::OneOf(&["Never", "Always", "CrossSubnet"]);
 
 /// Every kind, in the order in which help and errors list them.
-pub static KINDS: [Kind; 5] = [
+pub static KINDS: [Kind; 18] = [
     Kind {
         name: "IPPool",
         plural: "ippools",
         aliases: &["pool", "pools"],
         spec: IP_POOL,
         status: &[member("conditions", Shape::Any)],
-        only_name: None,
         columns: &[
             ("CIDR", "/spec/cidr", false),
             ("BLOCKSIZE", "/spec/blockSize", true),
@@ -25,18 +24,19 @@ pub static KINDS: [Kind; 5] = [
             ("SELECTOR", "/spec/nodeSelector", false),
         ],
         rule: check::pool,
+        ..Kind::PLAIN
     },
     Kind {
         name: "Node",
         plural: "nodes",
         aliases: &["no"],
+        names: Names::Hosts,
         spec: NODE,
         status: &[
             member("wireguardPublicKey", Shape::Text),
             member("wireguardPublicKeyV6", Shape::Text),
             member("podCIDRs", Shape::List(&Shape::Net)),
         ],
-        only_name: None,
         columns: &[
             ("ASN", "/spec/bgp/asNumber", true),
             ("IPV4", "/spec/bgp/ipv4Address", true),
@@ -44,17 +44,15 @@ pub static KINDS: [Kind; 5] = [
             ("LABELS", "/metadata/labels", true),
             ("CREATED", "/metadata/creationTimestamp", false),
         ],
-        rule: check::nothing,
+        ..Kind::PLAIN
     },
     Kind {
         name: "IPReservation",
         plural: "ipreservations",
         aliases: &["reservation", "reservations"],
         spec: &[member("reservedCIDRs", Shape::List(&Shape::NetOrIp))],
-        status: &[],
-        only_name: None,
         columns: &[("RESERVED", "/spec/reservedCIDRs", false)],
-        rule: check::nothing,
+        ..Kind::PLAIN
     },
     Kind {
         name: "ClusterInformation",
@@ -67,15 +65,14 @@ pub static KINDS: [Kind; 5] = [
             member("datastoreReady", Shape::Bool),
             member("variant", Shape::Text),
         ],
-        status: &[],
-        only_name: Some("default"),
+        names: Names::Only("default"),
         columns: &[
             ("GUID", "/spec/clusterGUID", false),
             ("TYPE", "/spec/clusterType", false),
             ("VERSION", "/spec/calicoVersion", true),
             ("READY", "/spec/datastoreReady", false),
         ],
-        rule: check::nothing,
+        ..Kind::PLAIN
     },
     Kind {
         name: "IPAMConfiguration",
@@ -86,15 +83,29 @@ pub static KINDS: [Kind; 5] = [
             member("autoAllocateBlocks", Shape::Bool),
             member("maxBlocksPerHost", Shape::Int(0, 1_000_000)),
         ],
-        status: &[],
-        only_name: Some("default"),
+        names: Names::Only("default"),
         columns: &[
             ("STRICTAFFINITY", "/spec/strictAffinity", false),
             ("AUTOALLOCATEBLOCKS", "/spec/autoAllocateBlocks", false),
             ("MAXBLOCKSPERHOST", "/spec/maxBlocksPerHost", false),
         ],
+        place: Place::IpamConfig,
         rule: check::ipam_config,
+        ..Kind::PLAIN
     },
+    policy::BLOCK_AFFINITIES,
+    network::BGP_CONFIGURATIONS,
+    network::BGP_PEERS,
+    network::BGP_FILTERS,
+    network::FELIX_CONFIGURATIONS,
+    network::KUBE_CONTROLLERS_CONFIGURATIONS,
+    policy::WORKLOAD_ENDPOINTS,
+    policy::PROFILES,
+    policy::HOST_ENDPOINTS,
+    policy::NETWORK_SETS,
+    policy::GLOBAL_NETWORK_SETS,
+    policy::NETWORK_POLICIES,
+    policy::GLOBAL_NETWORK_POLICIES,
 ];
 
 const IP_POOL: &[Member] = &[

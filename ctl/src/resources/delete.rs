@@ -12,6 +12,8 @@ use ipnet::IpNet;
 use model::keys;
 use model::store::{Entry, Expect, Plan, Query, Stop, View, Write};
 use serde_json::Value;
+use std::thread::sleep;
+use std::time::Duration;
 
 struct Target {
     kind: &'static Kind,
@@ -25,27 +27,68 @@ impl Target {
 
     /// A name that cannot be stored has no key either.
     fn key(&self) -> Option<String> {
-        let fits = kinds::is_name(&self.name) && self.kind.only_name.is_none_or(|only| only == self.name);
-        fits.then(|| self.kind.key(&self.name))
+        self.kind.can_be(&self.name).then(|| self.kind.key(&self.name))
     }
 }
 
-/// Deletes objects, and what goes with them, in one commit.
+/// Writes that a cluster's store takes at once (decision 26).
+const BATCH: usize = 90;
+/// Hosts of a cluster that read a pool before it was disabled have claimed their blocks by then; as Calico.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// Deletes objects, and what goes with them: in one commit, but in a cluster's store one after the other.
 pub fn delete(places: &Places, args: &DeleteArgs) -> Result<Outcome> {
     let targets = targets(args)?;
     let session = places.open(Mode::Existing)?;
-    let lines = session.commit(|view| plan(view, &targets, args.skip_not_exists))?;
-    say(&lines.join("\n"))?;
+    if !places.backend.is_cluster() {
+        let lines = session.commit(|view| plan(view, &targets, args.skip_not_exists))?;
+        say(&lines.join("\n"))?;
+        return Ok(Outcome::Done);
+    }
+    for target in targets.chunks(1) {
+        if session.commit(|view| plan_disable(view, &target[0]))? {
+            sleep(SETTLING);
+        }
+        let lines = session.commit(|view| plan(view, target, args.skip_not_exists).map(in_batches))?;
+        say(&lines.join("\n"))?;
+    }
     Ok(Outcome::Done)
+}
+
+/// The object itself is the last of its writes, so that a broken-off deletion can be begun again.
+fn in_batches(plan: Plan<Vec<String>>) -> Plan<Vec<String>> {
+    match plan {
+        Plan::Commit(mut writes, _) if writes.len() > BATCH => {
+            writes.truncate(BATCH);
+            Plan::Step(writes)
+        }
+        plan => plan,
+    }
+}
+
+/// Takes a pool out of use before its blocks are given up; whether it was in use.
+fn plan_disable(view: &View, target: &Target) -> Step<Plan<bool>> {
+    let (Some(key), "IPPool") = (target.key(), target.kind.name) else { return Ok(Plan::Done(false)) };
+    require(view, vec![Query::Get(key.clone()), Query::Get(keys::cluster_information())])?;
+    refuse_if_locked(view, [target.kind])?;
+    let Some(entry) = view.get(&key)? else { return Ok(Plan::Done(false)) };
+    let Ok(mut pool) = serde_json::from_slice::<Value>(&entry.value) else { return Ok(Plan::Done(false)) };
+    if pool["spec"]["disabled"] == true {
+        return Ok(Plan::Done(false));
+    }
+    pool["spec"]["disabled"] = true.into();
+    let value = Some(pool.to_string().into_bytes());
+    Ok(Plan::Commit(vec![Write { key, expect: Expect::At(entry.revision), value }], true))
 }
 
 fn targets(args: &DeleteArgs) -> Result<Vec<Target>> {
     if let Some(file) = &args.filename {
         let wishes = wishes(std::slice::from_ref(file))?;
-        return Ok(wishes.iter().map(|w| Target { kind: w.kind, name: w.name().to_owned() }).collect());
+        return Ok(wishes.iter().map(|w| Target { kind: w.kind, name: w.name() }).collect());
     }
     let kind = kinds::find(args.kind.as_deref().unwrap_or_default())?;
-    let mut names = args.names.clone();
+    let full = |name: &String| kind.full_name(args.namespace.as_deref(), name);
+    let mut names: Vec<String> = args.names.iter().map(full).collect();
     names.sort_unstable();
     names.dedup();
     Ok(names.into_iter().map(|name| Target { kind, name }).collect())
@@ -90,6 +133,7 @@ fn queries(targets: &[Target]) -> Vec<Query> {
 /// Why this object may not be deleted.
 fn refuse(view: &View, target: &Target) -> Step<Option<String>> {
     match target.kind.name {
+        _ if target.kind.is_read_only => Ok(Some("objects of this kind are written by others".to_owned())),
         "ClusterInformation" => Ok(Some("the store's identity cannot be deleted".to_owned())),
         "Node" => {
             let held = held_by(view, &target.name)?;

@@ -18,6 +18,7 @@ pub fn finish(wish: &Wish, stored: Option<&Value>, time: &str, chance: &[u8; 16]
     if wish.kind.name == "IPPool" {
         fill_pool(&mut object);
     }
+    fill_others(wish, &mut object);
     if wish.kind.name == "IPAMConfiguration" {
         fill_config(&mut object);
         // Its stored form has no place for metadata.
@@ -88,6 +89,26 @@ fn fill_pool(object: &mut Value) {
         if spec[member].as_str().unwrap_or_default().is_empty() {
             spec[member] = default.into();
         }
+    }
+}
+
+/// What Calico's library fills in when it writes these (reference 4.5; policy types by their rules).
+fn fill_others(wish: &Wish, object: &mut Value) {
+    if wish.kind.is_namespaced() && object["metadata"]["namespace"].as_str().unwrap_or_default().is_empty() {
+        object["metadata"]["namespace"] = "default".into();
+    }
+    let spec = &mut object["spec"];
+    match wish.kind.name {
+        "KubeControllersConfiguration" if spec["prometheusMetricsPort"].is_null() => {
+            spec["prometheusMetricsPort"] = 9094.into();
+        }
+        "NetworkPolicy" | "GlobalNetworkPolicy" if spec["types"].as_array().is_none_or(Vec::is_empty) => {
+            let has = |rules: &Value| rules.as_array().is_some_and(|rules| !rules.is_empty());
+            let (ingress, egress) = (has(&spec["ingress"]), has(&spec["egress"]));
+            let types = [("Ingress", ingress || !egress), ("Egress", egress)];
+            spec["types"] = types.into_iter().filter_map(|(name, on)| on.then_some(name)).collect();
+        }
+        _ => {}
     }
 }
 

@@ -20,7 +20,8 @@ pub fn get(places: &Places, args: &GetArgs) -> Result<Outcome> {
     let mut found: Vec<(&'static Kind, Value)> = Vec::new();
     let mut damaged = false;
     for (kind, name) in &wanted {
-        for entry in fetch(&session.store, kind, name.as_deref())? {
+        let namespace = args.namespace.as_deref().or((!args.all_namespaces).then_some("default"));
+        for entry in fetch(session.store.as_ref(), kind, namespace, name.as_deref())? {
             match decode(kind, &entry) {
                 Ok(object) => found.push((kind, object)),
                 Err(error) => {
@@ -39,21 +40,30 @@ type Wanted = (&'static Kind, Option<String>);
 fn wanted(args: &GetArgs) -> Result<Vec<Wanted>> {
     if let Some(file) = &args.filename {
         let wishes = wishes(std::slice::from_ref(file))?;
-        return Ok(wishes.iter().map(|w| (w.kind, Some(w.name().to_owned()))).collect());
+        return Ok(wishes.iter().map(|w| (w.kind, Some(w.name()))).collect());
     }
     let kind = kinds::find(args.kind.as_deref().unwrap_or_default())?;
     match args.names.as_slice() {
         [] => Ok(vec![(kind, None)]),
-        names => Ok(names.iter().map(|name| (kind, Some(name.clone()))).collect()),
+        names => {
+            let full = |name: &String| kind.full_name(args.namespace.as_deref(), name);
+            Ok(names.iter().map(|name| (kind, Some(full(name)))).collect())
+        }
     }
 }
 
-fn fetch(store: &dyn Store, kind: &Kind, name: Option<&str>) -> Result<Vec<Entry>> {
+fn fetch(store: &dyn Store, kind: &Kind, namespace: Option<&str>, name: Option<&str>) -> Result<Vec<Entry>> {
     let Some(name) = name else {
-        return Ok(store.list(&kind.prefix(), store_deadline())?);
+        return Ok(store.list(&kind.prefix(namespace), store_deadline())?);
     };
     let missing = || anyhow!("{} does not exist", kind.subject(name));
-    if !kinds::is_name(name) || kind.only_name.is_some_and(|only| only != name) {
+    if kind.is_listed() {
+        let mut all = store.list(&kind.prefix(None), store_deadline())?;
+        let is_it = |entry: &Entry| decode(kind, entry).is_ok_and(|object| name_of(&object) == name);
+        all.retain(is_it);
+        return if all.is_empty() { Err(missing()) } else { Ok(all) };
+    }
+    if !kind.can_be(name) {
         return Err(missing());
     }
     let entry = store.get(&[&kind.key(name)], store_deadline())?.into_iter().flatten().next();

@@ -16,7 +16,7 @@ pub use patch::patch;
 pub use write::{apply, create, replace};
 
 use crate::documents::{self, Document};
-use crate::kinds::{self, Kind, Problem, name_of};
+use crate::kinds::{self, Kind, Problem};
 use crate::outcome::usage;
 use crate::session::Places;
 use anyhow::{Result, anyhow, bail};
@@ -36,16 +36,17 @@ struct Wish {
 }
 
 impl Wish {
-    fn name(&self) -> &str {
-        name_of(&self.object)
+    /// With its namespace, where it has one.
+    fn name(&self) -> String {
+        self.kind.name_in(&self.object)
     }
 
     fn key(&self) -> String {
-        self.kind.key(self.name())
+        self.kind.key(&self.name())
     }
 
     fn subject(&self) -> String {
-        self.kind.subject(self.name())
+        self.kind.subject(&self.name())
     }
 }
 

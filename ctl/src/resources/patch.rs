@@ -8,7 +8,6 @@ use crate::kinds::{self, Kind};
 use crate::outcome::{Outcome, usage};
 use crate::session::{Places, store_deadline};
 use anyhow::{Context, Result, anyhow, bail};
-use datastore::Store;
 use datastore::embedded::Mode;
 use serde_json::{Map, Value};
 
@@ -19,7 +18,7 @@ pub fn patch(places: &Places, args: &PatchArgs) -> Result<Outcome> {
     if !patch.is_object() {
         bail!(usage("--patch: an object such as {\"spec\":{...}} is needed"));
     }
-    let mut object = stored(places, kind, &args.name)?;
+    let mut object = stored(places, kind, &kind.full_name(args.namespace.as_deref(), &args.name))?;
     merge(&mut object, patch);
     if object["kind"] != kind.name || object["metadata"]["name"] != args.name.as_str() {
         bail!("kind and metadata.name cannot be patched");
@@ -30,7 +29,7 @@ pub fn patch(places: &Places, args: &PatchArgs) -> Result<Outcome> {
 
 fn stored(places: &Places, kind: &Kind, name: &str) -> Result<Value> {
     let missing = || anyhow!("{} does not exist", kind.subject(name));
-    if !kinds::is_name(name) || kind.only_name.is_some_and(|only| only != name) {
+    if !kind.can_be(name) {
         return Err(missing());
     }
     let session = places.open(Mode::ReadOnly)?;

@@ -26,6 +26,9 @@ pub enum How {
     Replace,
 }
 
+/// Objects that are written to a cluster's store at once (decision 26).
+const BATCH: usize = 50;
+
 /// Time and chance for new objects.
 #[derive(Clone, Debug)]
 pub struct Stamp {
@@ -60,8 +63,15 @@ pub(super) fn write(places: &Places, wishes: &[Wish], how: How) -> Result<Outcom
 
 /// Writes the objects; the answer says what became of each.
 pub(super) fn commit(places: &Places, wishes: &[Wish], how: How) -> Result<Vec<String>> {
-    let stamp = Stamp::now(wishes.len())?;
-    places.open(Mode::Existing)?.commit(|view| plan(view, wishes, how, &stamp))
+    let session = places.open(Mode::Existing)?;
+    // A cluster's store takes only so much at once.
+    let at_once = if places.backend.is_cluster() { BATCH } else { wishes.len() };
+    let mut lines = Vec::new();
+    for wishes in wishes.chunks(at_once.max(1)) {
+        let stamp = Stamp::now(wishes.len())?;
+        lines.extend(session.commit(|view| plan(view, wishes, how, &stamp))?);
+    }
+    Ok(lines)
 }
 
 impl Stamp {
@@ -180,11 +190,11 @@ fn refuse_overlaps(view: &View, wishes: &[Wish], how: How, refusal: &mut Refusal
     let stored: Vec<(String, IpNet)> = stored_pools(view)?;
     for (at, wish) in pools.iter().enumerate() {
         let Some(net) = pool_net(&wish.object) else { continue };
-        let is_stored = stored.iter().any(|(name, _)| name == wish.name());
+        let is_stored = stored.iter().any(|(name, _)| *name == wish.name());
         if is_stored && how == How::CreateMissing {
             continue;
         }
-        let others = stored.iter().filter(|(name, _)| name != wish.name()).map(|(n, c)| (n.as_str(), *c));
+        let others = stored.iter().filter(|(name, _)| *name != wish.name()).cloned();
         let before = pools[..at].iter().filter_map(|w| Some((w.name(), pool_net(&w.object)?)));
         let clash = others.chain(before).find(|(_, other)| ip::overlap(other, &net));
         let clash = clash.map(|(name, other)| format!("{net} overlaps pool {name} ({other})"));
