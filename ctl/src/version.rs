@@ -10,11 +10,13 @@ pub fn version(output: Output) -> anyhow::Result<Outcome> {
     let version = env!("CARGO_PKG_VERSION");
     match output {
         Output::Json => {
-            say_json(&json!({"version": version, "api_version": API_VERSION, "datastores": ["embedded"]}))?;
+            say_json(
+                &json!({"version": version, "api_version": API_VERSION, "datastores": ["embedded", "etcdv3", "kubernetes"]}),
+            )?;
         }
-        Output::Table => {
-            say(&format!("percalectl {version}\nresources  {API_VERSION}\nstores     embedded"))?
-        }
+        Output::Table => say(&format!(
+            "percalectl {version}\nresources  {API_VERSION}\nstores     embedded, etcdv3, kubernetes"
+        ))?,
     }
     Ok(Outcome::Done)
 }

@@ -369,3 +369,33 @@ impl Counting {
         text.lines().map(str::to_owned).collect()
     }
 }
+
+/// `percalectl` in the node's host, on the node's cluster, as its administrator.
+pub fn percalectl(bed: &Bed, node: &Node, args: &[&str], stdin: &str) -> Output {
+    use std::io::Write as _;
+    let bins = bed.bins.as_ref().expect("a bed with our binaries");
+    let mut command = bed.host.command(bins.percalectl());
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    match node.kind {
+        Kind::Etcd => {
+            command.env("DATASTORE_TYPE", "etcdv3").env("ETCD_ENDPOINTS", node.bridge.url("https"));
+            command.env("ETCD_CA_CERT_FILE", node.cluster.pki("ca.crt"));
+            command.env("CALICO_ETCD_CERT_FILE", node.cluster.pki("etcd-client.crt"));
+            command.env("ETCD_KEY_FILE", node.cluster.pki("etcd-client.key"));
+        }
+        Kind::Kubernetes => {
+            let text = fs::read_to_string(node.cluster.admin_kubeconfig()).expect("the bed has a kubeconfig");
+            let text = text.replace(&node.cluster.url(), &node.bridge.url("https"));
+            command.arg("--kubeconfig").arg(bed.write("admin.kubeconfig", text));
+        }
+    }
+    command.arg("--state-dir").arg(bed.path("state")).arg("--ipam-lock-file").arg(bed.path("run/ipam.lock"));
+    command.arg("--attachment-dir").arg(bed.path("run/attachments")).args(args);
+    command.stdin(std::process::Stdio::piped());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("percalectl can be run");
+    let mut pipe = child.stdin.take().expect("stdin is a pipe");
+    let _ = pipe.write_all(stdin.as_bytes());
+    drop(pipe);
+    child.wait_with_output().expect("a child can be waited for")
+}

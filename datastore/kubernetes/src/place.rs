@@ -62,6 +62,14 @@ const fn calico(
     Kind { shape, kind, plural, api: CALICO, roots, namespaced: false }
 }
 
+const fn resources(kind: &'static str, plural: &'static str, roots: &'static [&'static str]) -> Kind {
+    calico(Shape::Resource, kind, plural, roots)
+}
+
+const fn in_namespaces(kind: &'static str, plural: &'static str, roots: &'static [&'static str]) -> Kind {
+    Kind { namespaced: true, ..resources(kind, plural, roots) }
+}
+
 const fn native(
     shape: Shape,
     kind: &'static str,
@@ -72,7 +80,7 @@ const fn native(
     Kind { shape, kind, plural, api: "v1", roots, namespaced }
 }
 
-static KINDS: [Kind; 20] = [
+static KINDS: [Kind; 26] = [
     calico(Shape::Block, "IPAMBlock", "ipamblocks", &["/calico/ipam/v2/assignment/"]),
     calico(
         Shape::Affinity,
@@ -95,30 +103,44 @@ static KINDS: [Kind; 20] = [
         "clusterinformations",
         &["/calico/resources/v3/projectcalico.org/clusterinformations/"],
     ),
-    calico(
-        Shape::Resource,
+    resources(
         "BGPConfiguration",
         "bgpconfigurations",
         &["/calico/resources/v3/projectcalico.org/bgpconfigurations/"],
     ),
-    calico(Shape::Resource, "BGPPeer", "bgppeers", &["/calico/resources/v3/projectcalico.org/bgppeers/"]),
-    calico(
-        Shape::Resource,
-        "BGPFilter",
-        "bgpfilters",
-        &["/calico/resources/v3/projectcalico.org/bgpfilters/"],
-    ),
-    calico(
-        Shape::Resource,
+    resources("BGPPeer", "bgppeers", &["/calico/resources/v3/projectcalico.org/bgppeers/"]),
+    resources("BGPFilter", "bgpfilters", &["/calico/resources/v3/projectcalico.org/bgpfilters/"]),
+    resources(
         "CalicoNodeStatus",
         "caliconodestatuses",
         &["/calico/resources/v3/projectcalico.org/caliconodestatuses/"],
     ),
-    calico(
-        Shape::Resource,
+    resources(
         "FelixConfiguration",
         "felixconfigurations",
         &["/calico/resources/v3/projectcalico.org/felixconfigurations/"],
+    ),
+    resources(
+        "KubeControllersConfiguration",
+        "kubecontrollersconfigurations",
+        &["/calico/resources/v3/projectcalico.org/kubecontrollersconfigurations/"],
+    ),
+    resources("HostEndpoint", "hostendpoints", &["/calico/resources/v3/projectcalico.org/hostendpoints/"]),
+    resources(
+        "GlobalNetworkSet",
+        "globalnetworksets",
+        &["/calico/resources/v3/projectcalico.org/globalnetworksets/"],
+    ),
+    resources(
+        "GlobalNetworkPolicy",
+        "globalnetworkpolicies",
+        &["/calico/resources/v3/projectcalico.org/globalnetworkpolicies/"],
+    ),
+    in_namespaces("NetworkSet", "networksets", &["/calico/resources/v3/projectcalico.org/networksets/"]),
+    in_namespaces(
+        "NetworkPolicy",
+        "networkpolicies",
+        &["/calico/resources/v3/projectcalico.org/networkpolicies/"],
     ),
     Kind {
         shape: Shape::Record,
