@@ -4,9 +4,9 @@ use super::claims::{self, Whose};
 use super::{Refusal, Step, refuse_if_locked, require, wishes};
 use crate::cli::DeleteArgs;
 use crate::kinds::{self, Kind, pool_net};
-use crate::outcome::{Outcome, say};
+use crate::outcome::{Outcome, say, usage};
 use crate::session::Places;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use datastore::embedded::Mode;
 use ipnet::IpNet;
 use model::keys;
@@ -39,6 +39,9 @@ const SETTLING: Duration = Duration::from_millis(500);
 /// Deletes objects, and what goes with them: in one commit, but in a cluster's store one after the other.
 pub fn delete(places: &Places, args: &DeleteArgs) -> Result<Outcome> {
     let targets = targets(args)?;
+    if let Some(target) = targets.iter().find(|target| target.kind.is_read_only) {
+        bail!(usage(format!("{}: objects of this kind are written by others", target.subject())));
+    }
     let session = places.open(Mode::Existing)?;
     if !places.backend.is_cluster() {
         let lines = session.commit(|view| plan(view, &targets, args.skip_not_exists))?;
@@ -133,7 +136,6 @@ fn queries(targets: &[Target]) -> Vec<Query> {
 /// Why this object may not be deleted.
 fn refuse(view: &View, target: &Target) -> Step<Option<String>> {
     match target.kind.name {
-        _ if target.kind.is_read_only => Ok(Some("objects of this kind are written by others".to_owned())),
         "ClusterInformation" => Ok(Some("the store's identity cannot be deleted".to_owned())),
         "Node" => {
             let held = held_by(view, &target.name)?;
