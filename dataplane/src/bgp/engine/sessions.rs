@@ -234,7 +234,8 @@ impl Engine {
     }
 
     pub(super) fn note_established(&mut self) {
-        if !self.restarting {
+        // Before the first wish the file still says what the daemon before knew.
+        if !self.restarting && self.speaker.is_some() {
             let up: BTreeSet<IpAddr> = self.peers.established_addresses().collect();
             self.state.write(up);
         }
