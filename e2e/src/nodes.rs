@@ -255,7 +255,7 @@ impl Node {
         let begun = Instant::now();
         while !self.readiness().ends_with("204") {
             let told = self.readiness();
-            assert!(begun.elapsed() < Duration::from_secs(60), "{}: {told}; {}", self.name, self.log());
+            assert!(begun.elapsed() < Duration::from_secs(120), "{}: {told}; {}", self.name, self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }

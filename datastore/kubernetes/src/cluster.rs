@@ -74,7 +74,7 @@ impl Cluster {
     }
 
     pub fn note(&self, object: &Object) {
-        if object.kind.shape.is_read_only() {
+        if object.kind.shape.is_fleeting() {
             return;
         }
         let mut seen = self.seen();

@@ -21,6 +21,7 @@ mod error;
 mod generation;
 mod link;
 mod name;
+mod node;
 mod object;
 mod place;
 mod read;
@@ -138,6 +139,14 @@ impl Store for Kubernetes {
     /// what counts (see `generation`).
     fn barrier(&self, deadline: Deadline) -> Result<(), Error> {
         self.run("look at", deadline, self.cluster.generation.check(&self.cluster.link))
+    }
+
+    fn set_network_available(&self, node: &str, deadline: Deadline) -> Result<(), Error> {
+        self.run(
+            "set the condition of the node in",
+            deadline,
+            node::set_network_available(&self.cluster, node),
+        )
     }
 
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error> {

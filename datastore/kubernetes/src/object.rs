@@ -13,7 +13,7 @@
 
 pub(crate) mod endpoint;
 mod ipam;
-mod node;
+pub(crate) mod node;
 mod resource;
 
 use crate::error::Failure;

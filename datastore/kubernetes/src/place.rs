@@ -19,7 +19,7 @@ pub(crate) enum Shape {
     Record,
     /// A pod as Calico's workload endpoint; written through the pod's status.
     Endpoint,
-    /// A Kubernetes node as Calico's node; read only.
+    /// A Kubernetes node as Calico's node; its annotations are written.
     Node,
     /// Kubernetes' own, as it is; read only.
     Native,
@@ -31,7 +31,8 @@ impl Shape {
         matches!(self, Shape::Block | Shape::Affinity | Shape::Handle)
     }
 
-    pub fn is_read_only(self) -> bool {
+    /// Not worth remembering: a node changes with every sign of life.
+    pub fn is_fleeting(self) -> bool {
         matches!(self, Shape::Node | Shape::Native)
     }
 }

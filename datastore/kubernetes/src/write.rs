@@ -5,7 +5,7 @@ use crate::error::{Failure, is_conflict};
 use crate::link::{Answer, Call};
 use crate::object::{self, Object, body};
 use crate::place::{Place, Shape, place};
-use crate::{MAX_VALUE, MAX_WRITES, endpoint, read};
+use crate::{MAX_VALUE, MAX_WRITES, endpoint, node, read};
 use datastore::ErrorKind;
 use http::Method;
 use model::store::{Entry, Expect, Revision, Write};
@@ -65,7 +65,7 @@ fn check(writes: &[Write]) -> Result<Vec<Place>, Failure> {
 fn check_one(write: &Write) -> Result<Place, Failure> {
     let place = place(&write.key)?;
     let invalid = |why: &str| Err(Failure::invalid(format!("{}: {why}", write.key)));
-    if place.kind.shape.is_read_only() {
+    if place.kind.shape == Shape::Native {
         return invalid("is read-only in Kubernetes");
     }
     let Some(value) = &write.value else { return Ok(place) };
@@ -77,6 +77,7 @@ fn check_one(write: &Write) -> Result<Place, Failure> {
     }
     match place.kind.shape {
         Shape::Endpoint => drop(object::endpoint::written(value)?),
+        Shape::Node => drop(object::node::written(value)?),
         _ => drop(body(&place, value, None)?),
     }
     Ok(place)
@@ -117,6 +118,9 @@ async fn apply(
 ) -> Result<Step, Failure> {
     if place.kind.shape == Shape::Endpoint {
         return endpoint::apply(cluster, place, value, expect).await;
+    }
+    if place.kind.shape == Shape::Node {
+        return node::apply(cluster, place, value, expect).await;
     }
     match (expect, value) {
         (Expect::Absent, Some(value)) => create(cluster, place, value).await,

@@ -1,10 +1,11 @@
-//! A Kubernetes node as Calico's node (reference 4.2). Only read.
+//! A Kubernetes node as Calico's node (reference 4.2), and what of it is written: annotations.
 
+use crate::error::Failure;
 use model::resource::API_VERSION;
 use serde_json::{Map, Value, json};
 
 /// Annotations of the node, and where in Calico's node they stand.
-const FIELDS: [(&str, &str, &str); 9] = [
+const FIELDS: [(&str, &str, &str); 13] = [
     ("IPv4Address", "bgp", "ipv4Address"),
     ("IPv6Address", "bgp", "ipv6Address"),
     ("IPv4IPIPTunnelAddr", "bgp", "ipv4IPIPTunnelAddr"),
@@ -14,6 +15,10 @@ const FIELDS: [(&str, &str, &str); 9] = [
     ("VXLANTunnelMACAddr", "", "vxlanTunnelMACAddr"),
     ("IPv4WireguardInterfaceAddr", "wireguard", "interfaceIPv4Address"),
     ("WireguardPublicKey", "status", "wireguardPublicKey"),
+    ("IPv6VXLANTunnelAddr", "", "ipv6VXLANTunnelAddr"),
+    ("VXLANTunnelMACAddrV6", "", "vxlanTunnelMACAddrV6"),
+    ("IPv6WireguardInterfaceAddr", "wireguard", "interfaceIPv6Address"),
+    ("WireguardPublicKeyV6", "status", "wireguardPublicKeyV6"),
 ];
 
 pub(super) fn value(raw: &Value) -> Value {
@@ -24,13 +29,45 @@ pub(super) fn value(raw: &Value) -> Value {
         "metadata": metadata(raw),
         "spec": {"orchRefs": [{"nodeName": name, "orchestrator": "k8s"}]},
     });
+    let addresses = addresses(raw);
+    if !addresses.is_empty() {
+        node["spec"]["addresses"] = Value::Array(addresses);
+    }
     for (source, part, field) in FIELDS {
-        if let Some(text) = annotation(raw, source) {
+        if let Some(text) = annotation(raw, source).filter(|text| !text.is_empty()) {
             let text = if field == "asNumber" { as_number(text) } else { json!(text) };
             *member(&mut node, part, field) = text;
         }
     }
     node
+}
+
+/// What Kubernetes knows of the node's addresses, as newer Calicos list them.
+fn addresses(raw: &Value) -> Vec<Value> {
+    let listed = raw.pointer("/status/addresses").and_then(Value::as_array);
+    let is_ip = |kind: &str| kind == "InternalIP" || kind == "ExternalIP";
+    let known = |entry: &&Value| entry.get("type").and_then(Value::as_str).is_some_and(is_ip);
+    listed.into_iter().flatten().filter(known).cloned().collect()
+}
+
+/// The patch that stores a node: its annotations. What it does not have is taken away.
+pub(crate) fn written(value: &[u8]) -> Result<Value, Failure> {
+    let node: Value =
+        serde_json::from_slice(value).map_err(|e| Failure::invalid(format!("the value is no node: {e}")))?;
+    let mut annotations = Map::new();
+    for (name, part, field) in FIELDS {
+        let path = match part {
+            "" => format!("/spec/{field}"),
+            "status" => format!("/status/{field}"),
+            part => format!("/spec/{part}/{field}"),
+        };
+        let text = node.pointer(&path).filter(|value| !value.is_null()).map(|value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        annotations.insert(format!("projectcalico.org/{name}"), json!(text));
+    }
+    Ok(json!({"metadata": {"annotations": annotations}}))
 }
 
 fn member<'n>(node: &'n mut Value, part: &str, field: &str) -> &'n mut Value {
