@@ -8,6 +8,7 @@
 //! AUTODETECT_POLL_INTERVAL.
 
 mod address;
+mod cluster;
 mod object;
 mod pools;
 mod publish;
@@ -76,6 +77,7 @@ impl NodePart<'_> {
     fn pass(&mut self) -> Result<()> {
         let (context, settings) = (self.context, &self.settings);
         if !self.pools_made {
+            cluster::ensure(context)?;
             pools::ensure(context)?;
             self.pools_made = true;
         }

@@ -19,7 +19,12 @@ fn main() {
     println!("router and etcd: ip netns exec {} ...", cluster.router.name());
     let pods: Vec<_> = (0..count).map(|n| cluster.add(n, &format!("pod{n}"))).collect();
     for (node, pod) in cluster.nodes.iter().zip(&pods) {
-        println!("{}: ip netns exec {} ...; log {}", node.name, node.host.name(), node.dir.join("log").display());
+        println!(
+            "{}: ip netns exec {} ...; log {}",
+            node.name,
+            node.host.name(),
+            node.dir.join("log").display()
+        );
         println!("    pod: ip netns exec {} ...; {:?}", pod.netns.name(), pod.addresses);
     }
     println!("everything ends with the input (Ctrl-D)");
