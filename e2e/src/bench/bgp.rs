@@ -1,0 +1,134 @@
+//! BGP speakers as the receivers of one feed: how long until everybody heard everything, and how much memory.
+//!
+//! The speaker is alone in a namespace, the feeds (`bgp/examples/load.rs`) are in another, a veth between them. No
+//! speaker writes routes into the kernel: what is compared is BGP.
+
+use super::Verdict;
+use super::report::{Case, Report, median};
+use crate::bins::target_dir;
+use crate::netns::{Netns, must};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+mod speakers;
+
+use speakers::Kind;
+
+/// Feeds, and prefixes of each.
+const CASES: [(usize, usize); 3] = [(10, 100_000), (1, 1_000_000), (500, 100)];
+
+/// What one run of a speaker showed.
+struct Run {
+    all_ms: f64,
+    change_ms: f64,
+    peak_mib: f64,
+}
+
+/// Runs every case, the speakers in turn.
+pub fn bgp(rounds: usize) -> Verdict {
+    let mut report = Report::new("bgp");
+    for (feeds, each) in CASES {
+        let mut runs: Vec<Vec<Run>> = Kind::ALL.iter().map(|_| Vec::new()).collect();
+        for _ in 0..rounds {
+            for (kind, runs) in Kind::ALL.iter().zip(&mut runs) {
+                runs.push(run(*kind, feeds, each));
+            }
+        }
+        compare(&format!("{feeds} x {each} prefixes"), &runs, &mut report);
+    }
+    report.finish();
+    Verdict::Within
+}
+
+fn compare(name: &str, runs: &[Vec<Run>], report: &mut Report) {
+    let of = |i: usize, what: fn(&Run) -> f64| runs[i].iter().map(what).collect::<Vec<_>>();
+    for (i, peer) in Kind::ALL.iter().enumerate().skip(1) {
+        let case = |what: &str, value: fn(&Run) -> f64, goal| {
+            Case::new(&format!("{name}, {what}"), &of(0, value), peer.name(), &of(i, value), goal)
+        };
+        report.push(case("taken in and told", |r| r.all_ms, Some(1.0)));
+        report.push(case("one change", |r| r.change_ms, None));
+        let goal = Some(1.0 / 1.5).filter(|_| *peer == Kind::Bird);
+        report.push(case("peak memory", |r| r.peak_mib, goal).in_mib());
+    }
+    println!("one change reaches a peer in {:.2} ms (goal: under 10)", median(&of(0, |r| r.change_ms)));
+}
+
+fn run(kind: Kind, feeds: usize, each: usize) -> Run {
+    let bed = Bed::new(feeds);
+    let mut speaker = Running(speakers::start(kind, &bed.speaker, bed.dir.path(), feeds));
+    let load = target_dir().join("release/examples/load");
+    let counts = [feeds.to_string(), each.to_string()];
+    let answer = must(bed.feeds.command(load).arg("10.0.0.1").args(counts));
+    let peak_mib = speaker.peak_mib();
+    let value: Value = serde_json::from_slice(&answer).expect("load prints JSON");
+    let number = |name: &str| value[name].as_f64().expect("a number");
+    let run = Run { all_ms: number("all_ms"), change_ms: number("change_ms"), peak_mib };
+    let (all, change) = (run.all_ms, run.change_ms);
+    let cut_off = if value["cut_off"] == true { " (cut off)" } else { "" };
+    eprintln!("{}: {feeds} x {each}: {all:.0} ms{cut_off}, one change {change:.2} ms, {peak_mib:.0} MiB", kind.name());
+    run
+}
+
+/// A speaker, ended with its bed.
+struct Running(Child);
+
+impl Running {
+    fn peak_mib(&mut self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("the speaker runs");
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("Linux tells the peak");
+        let kib = line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok());
+        kib.expect("a number") / 1024.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Two namespaces with a veth between them.
+struct Bed {
+    speaker: Netns,
+    feeds: Netns,
+    dir: TempDir,
+}
+
+impl Bed {
+    fn new(feeds: usize) -> Bed {
+        let pid = std::process::id();
+        let bed = Bed {
+            speaker: Netns::new(&format!("pbgps{pid}")),
+            feeds: Netns::new(&format!("pbgpf{pid}")),
+            dir: TempDir::with_prefix("percale-bgp.").expect("the temporary directory is writable"),
+        };
+        let peer = ["peer", "name", "eth0", "netns", bed.feeds.name()];
+        must(bed.speaker.command("ip").args(["link", "add", "eth0", "type", "veth"]).args(peer));
+        let mut of_feeds = String::from("link set eth0 up\naddr add 10.0.250.1/16 dev eth0\n");
+        for (address, _) in speakers::feeds(feeds) {
+            writeln!(of_feeds, "addr add {address}/16 dev eth0").expect("a string takes all");
+        }
+        batch(&bed.speaker, bed.dir.path(), "link set eth0 up\naddr add 10.0.0.1/16 dev eth0\n");
+        batch(&bed.feeds, bed.dir.path(), &of_feeds);
+        bed
+    }
+}
+
+fn batch(ns: &Netns, dir: &Path, lines: &str) {
+    let file = dir.join("ip.batch");
+    fs::write(&file, lines).expect("the bed is writable");
+    must(ns.command("ip").arg("-batch").arg(file));
+}
+
+/// A program of a speaker, quiet.
+fn quiet(mut command: Command, log: &Path) -> Child {
+    let log = fs::File::create(log).expect("the bed is writable");
+    let copy = log.try_clone().expect("a file can be shared");
+    command.stdin(Stdio::null()).stdout(log).stderr(copy).spawn().expect("the speaker is installed")
+}
