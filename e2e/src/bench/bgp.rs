@@ -70,7 +70,10 @@ fn run(kind: Kind, feeds: usize, each: usize) -> Run {
     let run = Run { all_ms: number("all_ms"), change_ms: number("change_ms"), peak_mib };
     let (all, change) = (run.all_ms, run.change_ms);
     let cut_off = if value["cut_off"] == true { " (cut off)" } else { "" };
-    eprintln!("{}: {feeds} x {each}: {all:.0} ms{cut_off}, one change {change:.2} ms, {peak_mib:.0} MiB", kind.name());
+    eprintln!(
+        "{}: {feeds} x {each}: {all:.0} ms{cut_off}, one change {change:.2} ms, {peak_mib:.0} MiB",
+        kind.name()
+    );
     run
 }
 

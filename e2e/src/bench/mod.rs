@@ -3,6 +3,7 @@
 //! A call's time is that of its process from spawn to exit, with the configuration written to it
 //! and its answer read, as a runtime sees it.
 
+mod bgp;
 mod burst;
 mod calls;
 mod compare;
@@ -15,6 +16,7 @@ mod report;
 use contender::Contender;
 use report::{Case, Report};
 
+pub use bgp::bgp;
 pub use compare::builds;
 pub use counts::{Verdict, measure as counts};
 

@@ -1,8 +1,8 @@
-//! Runs a benchmark: `bench cni`, or of it only what does not depend on time: `bench counts`; `bench ipam`.
+//! Runs a benchmark: `bench cni`, or of it only what does not depend on time: `bench counts`; `bench bgp`; `bench ipam`.
 //! `bench builds DIR...` compares builds of ours, each a directory of binaries, with each other.
 //! Called by `scripts/bench` and `scripts/test`, which build what it measures.
 
-use e2e::bench::{Rounds, Verdict, builds, cni, counts};
+use e2e::bench::{Rounds, Verdict, bgp, builds, cni, counts};
 use e2e::bench_ipam::{Size, ipam};
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     let bursts = count("PERCALE_BENCH_BURSTS", 5);
     let verdict = match std::env::args().nth(1).as_deref() {
         Some("cni") => cni(&Rounds { calls, bursts }),
+        Some("bgp") => bgp(count("PERCALE_BENCH_ROUNDS", 3)),
         Some("counts") => counts(),
         Some("ipam") => {
             ipam(&Size::from_env());
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
             Verdict::Within
         }
         _ => {
-            eprintln!("usage: bench cni|counts|ipam|builds DIR...");
+            eprintln!("usage: bench bgp|cni|counts|ipam|builds DIR...");
             return ExitCode::from(64);
         }
     };
