@@ -328,7 +328,6 @@ fn the_mtu_follows_the_hosts_and_running_pods_follow_it() {
     assert_eq!(cluster.add(0, "new").mtu, 1330);
 }
 
-// REQ: D-12
 #[test]
 fn settings_are_taken_from_the_store_and_bad_ones_are_told() {
     let cluster = Cluster::ready("felix", &[1, 2], &env("Always"));

@@ -60,7 +60,6 @@ fn ipip_goes_across_subnets_and_not_within_one() {
     });
 }
 
-// REQ: D-07
 #[test]
 #[ignore = "needs a kernel with WireGuard: scripts/vm-tests runs it in a virtual machine"]
 fn wireguard_carries_pods_between_nodes_that_have_keys() {
