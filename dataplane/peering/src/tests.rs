@@ -167,7 +167,6 @@ fn a_range_lets_anybody_in() {
     assert!(peer.session.passive && peer.session.peer_as.is_none());
 }
 
-// REQ: B-04
 #[test]
 fn blocks_are_told_whole_and_small_ones_too() {
     let mut bed = Bed::new();
@@ -217,7 +216,6 @@ fn service(bed: &mut Bed, policy: &str, ready: bool) {
     bed.0.put("/kubernetes/endpointslices/ns/s-1", slice.to_string().as_bytes());
 }
 
-// REQ: B-01, B-02
 #[test]
 fn services_are_told_whole_and_local_ones_where_they_are_ready() {
     let mut bed = Bed::new();
@@ -243,7 +241,6 @@ fn services_are_told_whole_and_local_ones_where_they_are_ready() {
     assert_eq!(bed.wish().originate, whole);
 }
 
-// REQ: B-08
 #[test]
 fn communities_and_filters_mark_and_refuse() {
     let mut bed = Bed::new();
