@@ -150,8 +150,18 @@ fn logged(
     }
     let mut record = record(req);
     let calico = matches!(name, "calico" | "calico-ipam");
-    let engine = Engine { stores: program.stores, log: &log, role: role(name), calico };
-    let caught = catch_unwind(AssertUnwindSafe(|| engine.serve(req, deadline, &mut record)));
+    let engine = Engine {
+        stores: program.stores,
+        ledger: &engine::Direct,
+        log: &log,
+        role: role(name),
+        calico,
+        reaped: false,
+    };
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        let netns = engine::open_netns(engine.role, req)?;
+        engine.serve(req, netns.as_ref(), deadline, &mut record)
+    }));
     let outcome = caught.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
     record.total = Some(start.elapsed());
     if let Err(error) = &outcome {

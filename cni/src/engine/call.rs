@@ -2,6 +2,7 @@
 
 use super::addresses::Role;
 use super::clock::Clock;
+use super::ledger::Ledger;
 use super::{Engine, failure, node, stores};
 use crate::log;
 use cni_protocol::{Attachment, CniError, NetConf, Request};
@@ -66,9 +67,13 @@ pub(crate) struct Call<'a> {
     pub clock: Clock,
     /// Random bits.
     pub chance: u64,
-    /// Of the container's namespace, where this call opened it.
+    /// The container's, where its host opened it.
+    pub netns: Option<&'a Netns>,
     pub netns_inode: Option<u64>,
     pub deadline: Deadline,
+    /// Links out of use are deleted by somebody else.
+    pub reaped: bool,
+    pub ledger: &'a dyn Ledger,
     stores: &'a dyn Stores,
     store: OnceCell<Arc<dyn Store>>,
     is_cluster: OnceCell<bool>,
@@ -86,7 +91,7 @@ impl<'a> Call<'a> {
     pub fn new(
         engine: &Engine<'a>,
         req: &'a Request,
-        netns: Option<&Netns>,
+        netns: Option<&'a Netns>,
         deadline: Deadline,
         record: &'a mut log::Call,
     ) -> Result<Self, CniError> {
@@ -100,8 +105,11 @@ impl<'a> Call<'a> {
             node: node::name(req),
             clock: Clock::read(),
             chance: chance(),
+            netns,
             netns_inode: id.map(|id| id.ino),
             deadline,
+            reaped: engine.reaped,
+            ledger: engine.ledger,
             stores: engine.stores,
             store: OnceCell::new(),
             is_cluster: OnceCell::new(),

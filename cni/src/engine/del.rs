@@ -6,7 +6,7 @@ use super::{delegated, failure, journal, leases, links};
 use cni_protocol::{Attachment, CniError, Code, Verb};
 use ipam::Held;
 use model::Scope;
-use netlink::{Link, Netns, Nl, RETIRED_GROUP};
+use netlink::{Link, Nl, RETIRED_GROUP};
 use std::net::IpAddr;
 
 /// Serves DEL of the main plugin. Whatever is gone already is done.
@@ -48,7 +48,7 @@ pub(crate) fn take_down(call: &Call, owner: &Owner, delegated: bool) -> Result<(
         })
     });
     let deleted = match &retired {
-        Ok(true) => call.phase("delete", || netlink::delete_group(&mut host, RETIRED_GROUP)),
+        Ok(true) if !call.reaped => call.phase("delete", || netlink::delete_group(&mut host, RETIRED_GROUP)),
         _ => Ok(()),
     };
     freed.and(deleted.map_err(|e| failure::kernel(&e)))
@@ -81,8 +81,7 @@ fn retire(
         None => links::find(call, host, owner, if leased { known } else { &[] })?,
     };
     if let Some(link) = &link {
-        let netns = call.req.netns.as_ref().and_then(|path| Netns::open(path).ok());
-        netlink::retire(host, link, netns.as_ref(), known).map_err(|e| failure::kernel(&e))?;
+        netlink::retire(host, link, call.netns, known).map_err(|e| failure::kernel(&e))?;
     }
     if leased || link.is_some() {
         flush(call, known);

@@ -2,14 +2,16 @@
 
 use super::addresses::{self, Own, Role};
 use super::call::Call;
-use super::{failure, journal, ready};
+use super::ledger::{Change, Moment};
+use super::{failure, journal};
 use cni_protocol::{Attachment, CniError};
 use datastore::embedded::Mode;
-use datastore::{Store, drive, drive_soon};
-use ipam::{Assign, Assigned, Context, Held, Release, Released};
+use datastore::{Store, drive};
+use ipam::{Answer, Assign, Assigned, BatchItem, Context, Held, Release, Released};
 use model::Scope;
 use model::store::{Plan, Stop, View};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// `attributes.secondary` of a new lease: Calico's keys and ours (decision 2).
 pub(crate) fn attributes(call: &Call) -> BTreeMap<String, String> {
@@ -58,17 +60,11 @@ pub(crate) fn context<'a>(call: &'a Call, scope: &'a Scope) -> Context<'a> {
 /// the kernel's side of the attachment survives.
 pub(crate) fn assign(call: &Call, own: &Own, request: &Assign) -> Result<Assigned, CniError> {
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
-    let _lock = call.ipam_lock()?;
-    let cx = context(call, &own.scope);
-    let assigned = drive_soon(store.as_ref(), &mut call.known(), call.deadline, |view| {
-        ready::gated(call, view, ipam::plan_assign(view, &cx, request))
-    });
-    let assigned = assigned.map_err(failure::drive)?.0;
-    if assigned.repeated {
-        // Whoever wrote it may have died before its sync.
-        store.barrier(call.deadline).map_err(|e| failure::store(&e))?;
+    let change = change(call, store, &own.scope, BatchItem::Assign(request.clone()));
+    match call.ledger.change(Change { known: call.known(), ..change })? {
+        Answer::Assigned(assigned) => Ok(assigned),
+        _ => Err(CniError::internal("an assignment was answered as something else")),
     }
-    Ok(assigned)
 }
 
 /// Makes durable what [`assign`] committed, and then forgets what the attachment owed before.
@@ -82,15 +78,35 @@ pub(crate) fn settle(call: &Call) -> Result<(), CniError> {
 /// Frees what the attachment holds. Durable when it returns; the sync holds up nobody.
 pub(crate) fn release(call: &Call, scope: &Scope, request: &Release) -> Result<Released, CniError> {
     let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
-    let lock = call.ipam_lock()?;
-    let cx = context(call, scope);
-    let released = drive_soon(store.as_ref(), &mut View::new(), call.deadline, |view| {
-        ready::gated(call, view, ipam::plan_release(view, &cx, request))
-    });
-    drop(lock);
-    let (released, _) = released.map_err(failure::drive)?;
-    store.settle(call.deadline).map_err(|e| failure::store(&e))?;
-    Ok(released)
+    match call.ledger.change(change(call, store, scope, BatchItem::Release(request.clone())))? {
+        Answer::Released(released) => {
+            store.settle(call.deadline).map_err(|e| failure::store(&e))?;
+            Ok(released)
+        }
+        _ => Err(CniError::internal("a release was answered as something else")),
+    }
+}
+
+/// What the ledger is asked to commit for this call.
+pub(crate) fn change(call: &Call, store: &Arc<dyn Store>, scope: &Scope, item: BatchItem) -> Change {
+    let clock = &call.clock;
+    Change {
+        store: store.clone(),
+        scope: scope.clone(),
+        host: call.node.clone(),
+        moment: Moment {
+            wall_ns: clock.wall_ns,
+            boot_id: clock.boot_id.clone(),
+            boottime_ms: clock.boottime_ms,
+            chance: call.chance,
+        },
+        item,
+        lock_file: call.req.paths.ipam_lock_file.clone(),
+        lock_limit: call.conf.ipam_lock_timeout,
+        deadline: call.deadline,
+        is_cluster: call.is_cluster(),
+        known: View::new(),
+    }
 }
 
 /// What the attachment holds, without the lock: a reader needs none.

@@ -99,9 +99,8 @@ fn is_half_made(link: &Link) -> bool {
 /// A half-made link of the pod's name may be a newer sandbox's: the container's end proves whose it is,
 /// or, where a forgotten attachment is collected, that the pod's lease is all there is.
 fn is_left_half_made(call: &Call, owner: &Owner, link: &Link) -> bool {
-    let netns = call.req.netns.as_ref().and_then(|path| Netns::open(path).ok());
-    let proven = match netns {
-        Some(netns) => peer_is_in(call, &netns, &owner.at.ifname, link),
+    let proven = match call.netns {
+        Some(netns) => peer_is_in(call, netns, &owner.at.ifname, link),
         None => owner.pod_link_name.is_some(),
     };
     is_half_made(link) && proven

@@ -27,6 +27,7 @@ mod import;
 mod ipam_verbs;
 mod journal;
 mod leases;
+pub mod ledger;
 mod links;
 mod migration;
 mod node;
@@ -41,6 +42,7 @@ mod unsupported;
 
 pub use addresses::Role;
 pub use call::{OpenError, Stores};
+pub use ledger::{Direct, Ledger};
 pub(crate) use stores::is_cluster;
 pub use stores::{ClusterStores, EmbeddedStores};
 
@@ -53,37 +55,53 @@ use netlink::{Netns, NetnsId};
 /// Serves CNI requests. Its host reads them and prints the answers.
 pub struct Engine<'a> {
     pub stores: &'a dyn Stores,
+    pub ledger: &'a dyn Ledger,
     pub log: &'a log::Log,
     pub role: Role,
     /// Runs under a Calico name: plain containers get Calico's interface names.
     pub calico: bool,
+    /// Somebody deletes the links of [`netlink::RETIRED_GROUP`] soon: DEL need not wait for the kernel
+    /// (decision 16).
+    pub reaped: bool,
+}
+
+/// Opens the container's namespace for a request of the main plugin. DEL does without where it is gone;
+/// an IPAM never looks (decision 25).
+///
+/// # Errors
+/// Code 3 or 4 for ADD and CHECK, which need it.
+pub fn open_netns(role: Role, req: &Request) -> Result<Option<Netns>, CniError> {
+    let Some(path) = req.netns.as_ref().filter(|_| role == Role::Main) else { return Ok(None) };
+    match req.verb {
+        Verb::Add | Verb::Check => Netns::open(path).map(Some).map_err(|e| failure::netns(&e)),
+        _ => Ok(Netns::open(path).ok()),
+    }
 }
 
 impl Engine<'_> {
-    /// Serves one request until `deadline`. `record` gathers what the call's log line says.
+    /// Serves one request until `deadline`. `netns` is what [`open_netns`] opened for it; `record`
+    /// gathers what the call's log line says.
     ///
     /// # Errors
     /// What the runtime is told. Everything that the call did is undone, or found by the next DEL.
     pub fn serve(
         &self,
         req: &Request,
+        netns: Option<&Netns>,
         deadline: Deadline,
         record: &mut log::Call,
     ) -> Result<Option<CniResult>, CniError> {
-        let netns = self.open_netns(req)?;
-        let call = Call::new(self, req, netns.as_ref(), deadline, record)?;
+        let call = Call::new(self, req, netns, deadline, record)?;
         match self.role {
-            Role::Main => Self::main_verb(&call, netns.as_ref()),
+            Role::Main => Self::main_verb(&call),
             Role::Ipam | Role::CalicoIpam => Self::ipam_verb(&call),
         }
     }
 
-    fn main_verb(call: &Call, netns: Option<&Netns>) -> Result<Option<CniResult>, CniError> {
-        let inside =
-            || netns.ok_or_else(|| CniError::environment("CNI_NETNS: a network namespace is needed"));
+    fn main_verb(call: &Call) -> Result<Option<CniResult>, CniError> {
         match call.req.verb {
-            Verb::Add => add::add(call, inside()?).map(Some),
-            Verb::Check => check::check(call, inside()?).map(|()| None),
+            Verb::Add => add::add(call, containers_netns(call)?).map(Some),
+            Verb::Check => check::check(call, containers_netns(call)?).map(|()| None),
             Verb::Del => del::del(call).map(|()| None),
             Verb::Gc => gc::gc(call).map(|()| None),
             Verb::Status => status::status(call).map(|()| None),
@@ -101,23 +119,20 @@ impl Engine<'_> {
             Verb::Version => Ok(None),
         }
     }
+}
 
-    /// The container's namespace, for the verbs that cannot do without.
-    fn open_netns(&self, req: &Request) -> Result<Option<Netns>, CniError> {
-        if self.role != Role::Main || !matches!(req.verb, Verb::Add | Verb::Check) {
-            return Ok(None);
-        }
-        let Some(path) = &req.netns else { return Ok(None) };
-        let netns = Netns::open(path).map_err(|e| failure::netns(&e))?;
-        if req.netns_override {
-            return Ok(Some(netns));
-        }
-        let own = NetnsId::own().map_err(|e| failure::netns(&e))?;
-        if netns.id().map_err(|e| failure::netns(&e))? == own {
-            return Err(CniError::environment(
-                "CNI_NETNS: is the host's own network namespace, not a container's",
-            ));
-        }
-        Ok(Some(netns))
+/// The container's namespace, for the verbs that cannot do without.
+fn containers_netns<'a>(call: &Call<'a>) -> Result<&'a Netns, CniError> {
+    let netns =
+        call.netns.ok_or_else(|| CniError::environment("CNI_NETNS: a network namespace is needed"))?;
+    if call.req.netns_override {
+        return Ok(netns);
     }
+    let own = NetnsId::own().map_err(|e| failure::netns(&e))?;
+    if netns.id().map_err(|e| failure::netns(&e))? == own {
+        return Err(CniError::environment(
+            "CNI_NETNS: is the host's own network namespace, not a container's",
+        ));
+    }
+    Ok(netns)
 }

@@ -48,7 +48,7 @@ pub(crate) fn for_status(call: &Call) -> Result<(), CniError> {
 fn plan_node(view: &View, call: &Call) -> Result<Plan<()>, Stop<CniError>> {
     let key = keys::node(&call.node);
     view.require([Query::Get(keys::cluster_information()), Query::Get(key.clone())])?;
-    refuse_unready(view, call).map_err(in_cni)?;
+    refuse_unready(view, call.is_cluster()).map_err(in_cni)?;
     if view.get(&key)?.is_some() {
         return Ok(Plan::Done(()));
     }
@@ -63,11 +63,11 @@ fn plan_node(view: &View, call: &Call) -> Result<Plan<()>, Stop<CniError>> {
 
 /// A plan of the allocator, if the store takes changes now. What both need to know is asked for at once.
 pub(crate) fn gated<T>(
-    call: &Call,
+    is_cluster: bool,
     view: &View,
     planned: Result<Plan<T>, Stop<IpamError>>,
 ) -> Result<Plan<T>, Stop<IpamError>> {
-    match (refuse_unready(view, call), planned) {
+    match (refuse_unready(view, is_cluster), planned) {
         (Err(Stop::Need(mut gate)), Err(Stop::Need(plan))) => {
             gate.extend(plan);
             Err(Stop::Need(gate))
@@ -83,10 +83,10 @@ pub(crate) fn refuse(view: &View, call: &Call) -> Result<(), Stop<CniError>> {
 }
 
 /// A cluster that was never initialised is not ready; a host's own store without the object is.
-fn refuse_unready(view: &View, call: &Call) -> Result<(), Stop<IpamError>> {
+fn refuse_unready(view: &View, is_cluster: bool) -> Result<(), Stop<IpamError>> {
     let key = keys::cluster_information();
     let ready = match view.get(&key)? {
-        None => !call.is_cluster(),
+        None => !is_cluster,
         Some(entry) => {
             let info = ClusterInformation::decode(&key, &entry.value);
             info.map_err(|e| Stop::Fail(IpamError::Damaged(e)))?.spec.datastore_ready == Some(true)

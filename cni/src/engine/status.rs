@@ -4,9 +4,8 @@ use super::addresses::{Own, Role};
 use super::call::Call;
 use super::{delegated, firewall, leases, ready};
 use cni_protocol::{Attachment, CniError, Code, Verb};
-use datastore::drive;
 use datastore::embedded::Mode;
-use model::store::{Plan, View};
+use ipam::BatchItem;
 
 /// # Errors
 /// Code 50 with the reason; other codes where the configuration itself is wrong.
@@ -40,11 +39,8 @@ fn has_room(call: &Call, own: &Own) -> Result<(), CniError> {
         max_blocks: call.conf.ipam.max_blocks_per_host,
         ..ipam::Assign::default()
     };
-    let cx = leases::context(call, &own.scope);
-    let planned = drive(store.as_ref(), &mut View::new(), call.deadline, |view| {
-        ipam::plan_assign(view, &cx, &request).map(|_| Plan::Done(()))
-    });
-    planned.map(|_| ()).map_err(|e| unavailable(super::failure::drive(e)))
+    let change = leases::change(call, store, &own.scope, BatchItem::Assign(request));
+    call.ledger.probe(change).map_err(unavailable)
 }
 
 fn unavailable(error: CniError) -> CniError {
