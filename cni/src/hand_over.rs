@@ -2,19 +2,33 @@
 //! such stores would make every start of the plugin slower (etcd's alone by 3 %).
 
 use cni_protocol::CniError;
+use datastore::Deadline;
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 /// The program, in the directory of this one.
 const PROGRAM: &str = "percale-cluster";
 
+/// Tells the cluster program that the daemon was asked, and the milliseconds that are left for the call.
+const ASKED: &str = "PERCALE_ASKED";
+
+/// The time that is left, in a program that another one handed the call over to.
+pub(crate) fn time_left() -> Option<Duration> {
+    std::env::var(ASKED).ok()?.parse().ok().map(Duration::from_millis)
+}
+
+fn left_ms(deadline: Deadline) -> String {
+    deadline.left().as_millis().to_string()
+}
+
 /// Becomes the cluster program, with the same environment, name and stdin. It returns only to say
 /// why that failed.
-pub(crate) fn to_cluster_program(stdin: &[u8]) -> CniError {
+pub(crate) fn to_cluster_program(stdin: &[u8], deadline: Deadline) -> CniError {
     let program = match beside() {
         Ok(program) => program,
         Err(e) => {
@@ -24,7 +38,7 @@ pub(crate) fn to_cluster_program(stdin: &[u8]) -> CniError {
     let failed = match again(stdin) {
         Ok(stdin) => {
             let name = std::env::args_os().next().unwrap_or_else(|| "percale".into());
-            Command::new(&program).arg0(name).stdin(stdin).exec()
+            Command::new(&program).arg0(name).env(ASKED, left_ms(deadline)).stdin(stdin).exec()
         }
         Err(e) => e,
     };

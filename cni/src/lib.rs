@@ -1,9 +1,10 @@
 //! The CNI plugin's library: the engine that serves a request, and what its hosts share.
 //!
-//! The two programs of this crate are its hosts so far, a process per call. A daemon hosts the same
-//! [`engine::Engine`].
+//! The two programs of this crate host it with a process per call; the host's daemon hosts the same
+//! [`engine::Engine`], and they ask it first ([`daemon`]).
 
 pub mod arena;
+pub mod daemon;
 pub mod delegate;
 pub mod engine;
 mod hand_over;

@@ -2,12 +2,13 @@
 
 use crate::engine::{self, Engine, Role, Stores};
 use crate::log::{Call, Failure, Level, Log, LogSettings};
-use crate::{hand_over, watchdog};
+use crate::{daemon, hand_over, watchdog};
 use cni_protocol::netconf::{Defaults, LogLevel, MAX_SIZE};
 use cni_protocol::{CniError, CniResult, Code, Env, Request, Verb, Version};
 use datastore::Deadline;
-use serde_json::Value;
 use std::io::{IsTerminal as _, Read as _};
+use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -33,6 +34,12 @@ A configuration for /etc/cni/net.d/10-percale.conflist:
   {\"cniVersion\":\"1.0.0\",\"name\":\"pods\",\"plugins\":[{\"type\":\"percale\",\"ipMasq\":true,
    \"ipam\":{\"type\":\"percale-ipam\",\"pools\":[{\"cidr\":\"10.244.0.0/16\"}]}}]}
 ";
+
+/// What is printed, or why nothing can be.
+type Answered = Result<Option<String>, CniError>;
+
+/// Time that DEL and GC keep for themselves when the daemon does not answer.
+const OWN_TIME: Duration = Duration::from_secs(5);
 
 /// What a plugin program is able to do.
 #[derive(Clone, Copy)]
@@ -84,33 +91,34 @@ fn by_hand(name: &str, command: &str) -> i32 {
 fn answer(program: Program<'_>, name: &str, start: Instant) -> (String, i32) {
     let mut version = Version::V1_0_0;
     match serve(program, name, start, &mut version) {
-        Ok(json) => (json.map(|json| json.to_string()).unwrap_or_default(), 0),
+        Ok(json) => (json.unwrap_or_default(), 0),
         Err(error) => (error.to_json(version).to_string(), 1),
     }
 }
 
-fn serve(
-    program: Program<'_>,
-    name: &str,
-    start: Instant,
-    version: &mut Version,
-) -> Result<Option<Value>, CniError> {
+fn serve(program: Program<'_>, name: &str, start: Instant, version: &mut Version) -> Answered {
     let parsed = Env::from_fn(|key| std::env::var_os(key)).and_then(|env| {
         let stdin = read_stdin(env.verb)?;
         Request::parse(env, &stdin, Defaults::for_name(name)).map(|req| (req, stdin))
     });
     let (req, stdin) = parsed.inspect_err(log_refusal)?;
     if req.verb == Verb::Version {
-        return Ok(Some(cni_protocol::version::supported_json(req.conf.cni_version)));
+        return Ok(Some(cni_protocol::version::supported_json(req.conf.cni_version).to_string()));
     }
     *version = req.conf.cni_version;
-    if !program.serves_clusters && engine::is_cluster(&req) {
-        return Err(hand_over::to_cluster_program(&stdin)).inspect_err(log_refusal);
-    }
     let limit = limit(&req);
     arm(&req, limit)?;
-    let result = logged(program, name, &req, start, Deadline::after(limit))?;
-    Ok(result.map(|result| result.to_json(*version)))
+    let deadline = Deadline::after(limit);
+    let call = Logged::new(program, name, &req, start);
+    let refusal = match call.ask_daemon(&stdin, deadline) {
+        ControlFlow::Break(answer) => return answer,
+        ControlFlow::Continue(why) => why,
+    };
+    if !program.serves_clusters && engine::is_cluster(&req) {
+        return Err(hand_over::to_cluster_program(&stdin, deadline)).inspect_err(log_refusal);
+    }
+    let result = call.serve(deadline, refusal)?;
+    Ok(result.map(|result| result.to_json(*version).to_string()))
 }
 
 /// All of stdin. VERSION by hand, at a terminal, needs none.
@@ -125,7 +133,8 @@ fn read_stdin(verb: Verb) -> Result<Vec<u8>, CniError> {
 }
 
 fn limit(req: &Request) -> Duration {
-    if req.verb.must_succeed() { req.conf.del_timeout } else { req.conf.add_timeout }
+    let limit = if req.verb.must_succeed() { req.conf.del_timeout } else { req.conf.add_timeout };
+    hand_over::time_left().map_or(limit, |left| left.min(limit))
 }
 
 /// Answers before the runtime loses patience, even if the kernel or a disk holds this process.
@@ -136,48 +145,107 @@ fn arm(req: &Request, limit: Duration) -> Result<(), CniError> {
         .map_err(|e| CniError::io("timer: cannot be set").caused_by(&e))
 }
 
-/// Serves the request and writes its one line (C-07).
-fn logged(
-    program: Program<'_>,
-    name: &str,
-    req: &Request,
+/// A call whose one line is written whoever serves it (C-07).
+struct Logged<'a> {
+    program: Program<'a>,
+    name: &'a str,
+    req: &'a Request,
     start: Instant,
-    deadline: Deadline,
-) -> Result<Option<CniResult>, CniError> {
-    let log = Log::open(&settings(req));
-    for warning in &req.warnings {
-        log.line(Level::Warn, &[("network", &req.conf.name), ("warning", warning)]);
+    log: Log,
+}
+
+impl<'a> Logged<'a> {
+    fn new(program: Program<'a>, name: &'a str, req: &'a Request, start: Instant) -> Self {
+        Self { program, name, req, start, log: Log::open(&settings(req)) }
     }
-    let mut record = record(req);
-    let calico = matches!(name, "calico" | "calico-ipam");
-    let engine = Engine {
-        stores: program.stores,
-        ledger: &engine::Direct,
-        log: &log,
-        role: role(name),
-        calico,
-        reaped: false,
-    };
-    let caught = catch_unwind(AssertUnwindSafe(|| {
-        let netns = engine::open_netns(engine.role, req)?;
-        engine.serve(req, netns.as_ref(), deadline, &mut record)
-    }));
-    let outcome = caught.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
-    record.total = Some(start.elapsed());
-    if let Err(error) = &outcome {
-        record.failure = Some(failure(error));
+
+    /// Has the daemon serve the request. To go on means to serve it here; with a reason, where there is
+    /// a daemon.
+    fn ask_daemon(&self, stdin: &[u8], deadline: Deadline) -> ControlFlow<Answered, Option<String>> {
+        let asked = hand_over::time_left().is_some();
+        let Some(socket) = self.req.paths.daemon_socket.as_ref().filter(|_| !asked) else {
+            return ControlFlow::Continue(None);
+        };
+        let role = role(self.name);
+        let Some(ask) = daemon::asking::of(self.req, self.name, role, stdin) else {
+            return ControlFlow::Continue(None);
+        };
+        let mut record = record(self.req);
+        let netns = match engine::open_netns(role, self.req) {
+            Ok(netns) => netns,
+            Err(error) => return ControlFlow::Break(self.end(record, Err(error))),
+        };
+        let netns = netns.as_ref().map(|netns| netns.as_fd());
+        match daemon::ask(socket, &ask, netns, self.asking_time(deadline)) {
+            daemon::Outcome::Served { outcome, log } => {
+                log.add_to(&mut record);
+                ControlFlow::Break(self.end(record, outcome))
+            }
+            daemon::Outcome::NotServed { why } => ControlFlow::Continue(why),
+            daemon::Outcome::Lost { why } if self.req.verb.must_succeed() => {
+                ControlFlow::Continue(Some(format!("percaled did not answer: {why}")))
+            }
+            daemon::Outcome::Lost { why } => {
+                let error =
+                    CniError::try_again("percaled did not answer in time; try again").with_details(why);
+                ControlFlow::Break(self.end(record, Err(error)))
+            }
+        }
     }
-    log.call(&record);
-    outcome
+
+    /// A clean-up keeps some time for itself.
+    fn asking_time(&self, deadline: Deadline) -> Deadline {
+        let own =
+            if self.req.verb.must_succeed() { OWN_TIME.min(deadline.left() / 2) } else { Duration::ZERO };
+        Deadline::after(deadline.left() - own)
+    }
+
+    /// Serves the request in this process. `note`: why the daemon did not.
+    fn serve(&self, deadline: Deadline, note: Option<String>) -> Result<Option<CniResult>, CniError> {
+        let req = self.req;
+        for warning in &req.warnings {
+            self.log.line(Level::Warn, &[("network", &req.conf.name), ("warning", warning)]);
+        }
+        let mut record = record(req);
+        record.note = note.unwrap_or_default();
+        let engine = self.engine();
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let netns = engine::open_netns(engine.role, req)?;
+            engine.serve(req, netns.as_ref(), deadline, &mut record)
+        }));
+        let outcome = caught.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+        self.end(record, outcome)
+    }
+
+    fn engine(&self) -> Engine<'_> {
+        Engine {
+            stores: self.program.stores,
+            ledger: &engine::Direct,
+            log: &self.log,
+            role: role(self.name),
+            calico: matches!(self.name, "calico" | "calico-ipam"),
+            reaped: false,
+        }
+    }
+
+    fn end<T>(&self, mut record: Call, outcome: Result<T, CniError>) -> Result<T, CniError> {
+        record.total = Some(self.start.elapsed());
+        if let Err(error) = &outcome {
+            record.failure = Some(failure(error));
+        }
+        self.log.call(&record);
+        outcome
+    }
 }
 
 /// The undo stack has run while the panic unwound.
-fn panicked(panic: &(dyn std::any::Any + Send)) -> CniError {
+pub fn panicked(panic: &(dyn std::any::Any + Send)) -> CniError {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     CniError::internal("the plugin panicked; this is a bug").with_details(text.unwrap_or_default())
 }
 
-fn role(name: &str) -> Role {
+/// The part that a program of this name plays.
+pub fn role(name: &str) -> Role {
     match name {
         "percale-ipam" => Role::Ipam,
         "calico-ipam" => Role::CalicoIpam,
@@ -200,7 +268,8 @@ fn settings(req: &Request) -> LogSettings {
     }
 }
 
-fn record(req: &Request) -> Call {
+/// The beginning of a call's log line.
+pub fn record(req: &Request) -> Call {
     let at = req.attachment.as_ref();
     Call {
         verb: req.verb.to_string(),

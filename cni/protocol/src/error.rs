@@ -76,6 +76,11 @@ impl Code {
         Code::StoreDamaged,
     ];
 
+    /// The code of a number, ours included.
+    pub fn of(number: u32) -> Self {
+        Self::ALL.into_iter().find(|code| code.number() == number).unwrap_or(Self::Other(number))
+    }
+
     /// The number on the wire.
     pub fn number(self) -> u32 {
         match self {

@@ -26,6 +26,7 @@ mod gc;
 mod import;
 mod ipam_verbs;
 mod journal;
+mod label;
 mod leases;
 pub mod ledger;
 mod links;
@@ -42,13 +43,15 @@ mod unsupported;
 
 pub use addresses::Role;
 pub use call::{OpenError, Stores};
+pub use label::{KUBERNETES_LABEL, embedded_label, etcd_label, store_label};
 pub use ledger::{Direct, Ledger};
+pub use node::name as node_name;
 pub(crate) use stores::is_cluster;
 pub use stores::{ClusterStores, EmbeddedStores};
 
 use crate::log;
 use call::Call;
-use cni_protocol::{CniError, CniResult, Request, Verb};
+use cni_protocol::{CniError, CniResult, NetConf, Request, Verb};
 use datastore::Deadline;
 use netlink::{Netns, NetnsId};
 
@@ -63,6 +66,12 @@ pub struct Engine<'a> {
     /// Somebody deletes the links of [`netlink::RETIRED_GROUP`] soon: DEL need not wait for the kernel
     /// (decision 16).
     pub reaped: bool,
+}
+
+/// Whether a request needs files that only the plugin's process is sure to see: another IPAM plugin, or
+/// leases of host-local (decision 9).
+pub fn needs_host_files(conf: &NetConf, role: Role) -> bool {
+    delegated::is_delegated(conf) || addresses::is_scoped(conf, role) || conf.ipam.data_dir.is_some()
 }
 
 /// Opens the container's namespace for a request of the main plugin. DEL does without where it is gone;

@@ -13,7 +13,7 @@ const DEFAULT_MTU: u32 = 1500;
 /// then the host's name in lower case, which is written to the file so that it stays the same when
 /// the host is renamed. In a cluster that file is its agent's word that networking is up: where it is
 /// required it is left to the agent.
-pub(crate) fn name(req: &Request) -> String {
+pub fn name(req: &Request) -> String {
     let is_ours = !stores::is_cluster(req) || req.conf.nodename_file_optional;
     let file = &req.paths.nodename_file;
     if !req.conf.nodename.is_empty() {

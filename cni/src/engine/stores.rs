@@ -109,7 +109,7 @@ fn again(error: &Error) -> Error {
 
 /// What a configuration means.
 #[derive(Debug, PartialEq, Eq)]
-enum Choice {
+pub(super) enum Choice {
     Embedded,
     Etcd(datastore_etcd::Config),
     Kubernetes(Box<datastore_kubernetes::Config>),
@@ -117,7 +117,7 @@ enum Choice {
 
 /// # Errors
 /// Code 7 when none is configured: never a guess.
-fn choose(req: &Request, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Choice, CniError> {
+pub(super) fn choose(req: &Request, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Choice, CniError> {
     let conf = &req.conf;
     let kind = match conf.backends.datastore_type {
         Some(kind) => Some(kind),

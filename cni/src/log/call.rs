@@ -20,7 +20,7 @@ pub struct Call {
     /// Addresses given or freed, in their usual text form.
     pub addresses: Vec<String>,
     /// Named parts of the call and their duration, in the order they ended.
-    pub phases: Vec<(&'static str, Duration)>,
+    pub phases: Vec<(Cow<'static, str>, Duration)>,
     /// Duration of the whole call.
     pub total: Option<Duration>,
     /// How a successful call ended where that is not simply "ok": "journalled", "already there".
@@ -42,7 +42,7 @@ pub struct Failure {
 
 impl Call {
     pub fn phase(&mut self, name: &'static str, took: Duration) {
-        self.phases.push((name, took));
+        self.phases.push((name.into(), took));
     }
 
     pub(super) fn level(&self) -> Level {
