@@ -11,6 +11,7 @@
 //! | [`cnirun`] | a runtime in small: chains, cached results, every verb |
 //! | [`probe`] | TCP and UDP between two namespaces, up to the full MTU |
 //! | [`cluster`], [`bridge`] | a real API server and etcd, and a node's way to them |
+//! | [`daemon`] | the host daemon |
 //! | [`clean`] | what must hold once every pod is gone |
 //! | [`containerd`], [`podman`], [`cnitool`] | the real clients |
 //! | [`installer`] | `percale-install` in a bed |
@@ -32,6 +33,7 @@ pub mod cnirun;
 pub mod cnitool;
 pub mod conf;
 pub mod containerd;
+pub mod daemon;
 pub mod image;
 pub mod installer;
 pub mod netns;

@@ -5,10 +5,10 @@ use cni::daemon::channel;
 use cni::daemon::message::Reply;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -111,10 +111,23 @@ impl Listener {
 
 /// Root, or whoever runs the daemon: the socket's mode says the same, but modes can be changed.
 fn may_ask(socket: &OwnedFd) -> io::Result<bool> {
-    let peer = sockopt::socket_peercred(socket)?;
-    let allowed = peer.uid.is_root() || peer.uid == rustix::process::geteuid();
+    let uid = peer_uid(socket)?;
+    let allowed = uid == 0 || uid == rustix::process::geteuid().as_raw();
     if !allowed {
-        tracing::warn!(uid = peer.uid.as_raw(), "refused a connection of a user who is not root");
+        tracing::warn!(uid, "refused a connection of a user who is not root");
     }
     Ok(allowed)
+}
+
+/// rustix has this too, but takes the process id for one that is never 0, which is what the kernel
+/// says of a process outside this PID namespace.
+fn peer_uid(socket: &OwnedFd) -> io::Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `peer` is `size` bytes of plain integers, and both outlive the call.
+    let failed = unsafe {
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+        libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut peer).cast(), &raw mut size)
+    };
+    if failed == 0 { Ok(peer.uid) } else { Err(io::Error::last_os_error()) }
 }

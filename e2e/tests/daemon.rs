@@ -1,0 +1,305 @@
+//! The plugin served by `percaled`: what it does, and what happens when it is not there, is another's,
+//! or dies.
+
+#![allow(clippy::unwrap_used)]
+
+use e2e::bed::wait_for;
+use e2e::clean::{held, kernel_is_clean, nothing_held};
+use e2e::cnirun::addresses;
+use e2e::daemon::{Daemon, Start, asking, socket};
+use e2e::random::{Random, seed};
+use e2e::strace::kill_at;
+use e2e::{Attachment, Bed, Netns, Network, conf};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn network(bed: &Bed) -> Network<'_> {
+    Network::new(bed, "net", vec![asking(bed, conf::percale(bed))])
+}
+
+fn last_log_line(bed: &Bed) -> String {
+    let log = std::fs::read_to_string(bed.path("log/cni.log")).unwrap();
+    log.lines().last().unwrap().to_owned()
+}
+
+// REQ: D-16
+#[test]
+fn the_daemon_serves_every_verb_and_the_plugin_writes_the_log() {
+    let bed = Bed::new("dverbs");
+    let daemon = Daemon::start(&bed);
+    let network = network(&bed);
+    assert_eq!(daemon.get(9099, "/readiness").0, 204);
+    assert_eq!(daemon.get(9099, "/liveness").0, 204);
+    assert_eq!(std::fs::metadata(socket(&bed)).unwrap().permissions().mode() & 0o777, 0o600);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    network.status().unwrap();
+    let result = network.add(&pod).unwrap();
+    let line = last_log_line(&bed);
+    for part in
+        ["verb=ADD result=ok", "container=c1", "wire_ms=", "total_ms=", &addresses(&result)[0].to_string()]
+    {
+        assert!(line.contains(part), "{part} is missing in: {line}");
+    }
+    assert_eq!(network.add(&pod).unwrap(), result, "an ADD that is repeated");
+    network.check(&pod).unwrap();
+    held(&bed, 2);
+    network.gc(&[&pod]).unwrap();
+    held(&bed, 2);
+    network.del(&pod).unwrap();
+    network.del(&pod.without_netns()).unwrap();
+    nothing_held(&bed);
+    kernel_is_clean(&bed.host);
+    assert_eq!(daemon.served(), 7.0);
+    let gone = network.add(&Attachment::new("c2", &ns).named("lo")).unwrap_err();
+    assert_eq!(gone.code(), Some(104), "{gone}");
+    assert!(last_log_line(&bed).contains("result=error"), "{}", last_log_line(&bed));
+    network.del(&Attachment::new("c2", &ns).named("lo")).unwrap();
+    nothing_held(&bed);
+}
+
+/// What it answers is what the plugin alone answers.
+#[test]
+fn results_are_the_same_with_and_without_it() {
+    let bed = Bed::new("dsame");
+    let (with, without) = (network(&bed), Network::new(&bed, "net", vec![conf::percale(&bed)]));
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let alone = without.add(&pod).unwrap();
+    let daemon = Daemon::start(&bed);
+    assert_eq!(with.add(&pod).unwrap(), alone, "an ADD that the plugin did is found done");
+    daemon.stop();
+    assert!(!socket(&bed).exists(), "the socket goes with the daemon");
+    assert_eq!(with.add(&pod).unwrap(), alone);
+    with.del(&pod).unwrap();
+    nothing_held(&bed);
+}
+
+// REQ: C-14
+#[test]
+fn a_daemon_of_another_store_or_node_leaves_the_request_to_the_plugin() {
+    let bed = Bed::new("dother");
+    let elsewhere = bed.path("elsewhere").display().to_string();
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    for (args, why) in [
+        (vec!["--datastore-type", "embedded", "--datastore-path", &elsewhere], "store"),
+        (vec!["--datastore-type", "embedded", "--node-name", "somebody-else"], "node"),
+    ] {
+        let daemon = Daemon::start_as(&bed, &Start::with_args(&args));
+        let network = network(&bed);
+        network.add(&pod).unwrap();
+        let line = last_log_line(&bed);
+        assert!(line.contains("percaled refused") && line.contains(why), "{line}");
+        held(&bed, 2);
+        network.del(&pod).unwrap();
+        nothing_held(&bed);
+        assert_eq!(daemon.served(), 0.0);
+        daemon.stop();
+        std::fs::remove_file(bed.path("state/datastore")).unwrap();
+    }
+}
+
+// REQ: D-16
+#[test]
+fn one_daemon_per_host() {
+    let bed = Bed::new("done");
+    let first = Daemon::start(&bed);
+    let second = Daemon::launch(&bed, &Start::with_args(&["--health-addr", "", "--metrics-addr", ""]));
+    wait_for("the second waits", || second.log().matches("percaled runs").count() == 1);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    network(&bed).add(&pod).unwrap();
+    assert_eq!(first.served(), 1.0);
+    first.stop();
+    wait_for("the second serves", || socket(&bed).exists());
+    network(&bed).del(&pod).unwrap();
+    nothing_held(&bed);
+    second.stop();
+}
+
+/// It sees neither the runtime's mounts nor its processes: only descriptors reach it.
+// REQ: D-16
+#[test]
+fn it_works_in_mount_and_pid_namespaces_of_its_own() {
+    let bed = Bed::new("dspaces");
+    let hide = "mount -t tmpfs none /run/netns && mount -t tmpfs none /var/lib/cni; exec \"$@\"";
+    let wrap =
+        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", hide, "sh"];
+    let daemon = Daemon::start_as(&bed, &Start::wrapped(wrap.map(Into::into).to_vec()));
+    let network = network(&bed);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let result = network.add(&pod).unwrap();
+    assert_eq!(ns.link_names("eth0"), ["eth0"], "in the pod's namespace: {result}");
+    network.check(&pod).unwrap();
+    network.del(&pod).unwrap();
+    assert_eq!(daemon.served(), 3.0);
+    nothing_held(&bed);
+    kernel_is_clean(&bed.host);
+}
+
+/// Between doing and answering, and at every other side effect: a new daemon finds what is done.
+// REQ: C-16
+// REQ: A-16
+#[test]
+fn an_add_whose_daemon_dies_at_any_point_is_done_once() {
+    let bed = Bed::new("ddies");
+    let network = network(&bed);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    drop(Daemon::start(&bed));
+    let mut kills = 0;
+    for call in ["sendmsg", "sendto", "pwrite64", "fdatasync", "setns", "flock", "openat"] {
+        for nth in 1..40 {
+            let daemon = Daemon::start_as(&bed, &Start::wrapped(kill_at(call, nth)));
+            let done = AtomicBool::new(false);
+            let (result, killed) = thread::scope(|scope| {
+                let adding = scope.spawn(|| {
+                    let result = network.add(&pod);
+                    done.store(true, Ordering::Relaxed);
+                    result
+                });
+                wait_for("the daemon or the ADD ends", || done.load(Ordering::Relaxed) || daemon.has_ended());
+                let killed = daemon.has_ended();
+                let next = killed.then(|| Daemon::start(&bed));
+                let result = adding.join().unwrap();
+                (result.unwrap_or_else(|e| panic!("{call} number {nth}: {e}")), (killed, next))
+            });
+            held(&bed, 2);
+            assert_eq!(addresses(&result).len(), 2);
+            drop(daemon);
+            let (killed, next) = killed;
+            network.check(&pod).unwrap_or_else(|e| panic!("{call} number {nth}: {e}"));
+            network.del(&pod).unwrap_or_else(|e| panic!("{call} number {nth}: {e}"));
+            nothing_held(&bed);
+            drop(next);
+            if !killed {
+                break;
+            }
+            kills += 1;
+        }
+    }
+    println!("{kills} kills of the daemon");
+    assert!(kills > 10, "only {kills}: does strace work?");
+}
+
+fn many<'a>(bed: &Bed, count: usize, spaces: &'a mut Vec<Netns>) -> Vec<Attachment> {
+    spaces.extend((0..count).map(|i| bed.netns(&format!("p{i}"))));
+    spaces.iter().enumerate().map(|(i, ns)| Attachment::new(&format!("c{i}"), ns)).collect()
+}
+
+fn at_once<T: Send>(pods: &[Attachment], f: impl Fn(&Attachment) -> T + Sync) -> Vec<T> {
+    thread::scope(|scope| {
+        let running: Vec<_> = pods.iter().map(|pod| scope.spawn(|| f(pod))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn assert_distinct(results: &[Value]) {
+    let all: Vec<IpAddr> = results.iter().flat_map(addresses).collect();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "an address was given twice");
+}
+
+// REQ: A-15
+#[test]
+fn a_hundred_and_ten_at_once_share_commits_and_deletions() {
+    let bed = Bed::new("dmany");
+    let daemon = Daemon::start(&bed);
+    let network = network(&bed);
+    let mut spaces = Vec::new();
+    let pods = many(&bed, 110, &mut spaces);
+    let begun = Instant::now();
+    let results = at_once(&pods, |pod| network.add(pod).unwrap());
+    let added = begun.elapsed();
+    assert_distinct(&results);
+    held(&bed, 220);
+    let commits = daemon.metric("percale_ipam_commits_total");
+    let begun = Instant::now();
+    at_once(&pods, |pod| network.del(pod).unwrap());
+    let deleted = begun.elapsed();
+    kernel_is_clean(&bed.host);
+    nothing_held(&bed);
+    let deletions = daemon.metric("percale_link_deletions_total");
+    println!(
+        "110 ADDs {added:?} in {commits} commits, 110 DELs {deleted:?} with {deletions} deletions of links"
+    );
+    assert!(commits < 110.0, "{commits} commits");
+    assert!(deletions <= 10.0, "{deletions} deletions");
+    assert_eq!(daemon.served(), 220.0);
+}
+
+/// Pods start and stop while the daemon is killed again and again, and started again.
+// REQ: C-16
+// REQ: A-16
+#[test]
+fn pods_start_while_the_daemon_is_killed_at_random() {
+    let kills = if e2e::bins::full() { 100 } else { 8 };
+    let bed = Bed::new("dchurn");
+    let rounds = churn(&bed, || {
+        let mut chance = Random::new(seed());
+        for _ in 0..kills {
+            let daemon = Daemon::start(&bed);
+            thread::sleep(Duration::from_millis(20 + chance.below(300)));
+            daemon.kill();
+            thread::sleep(Duration::from_millis(chance.below(50)));
+        }
+        drop(Daemon::start(&bed));
+    });
+    println!("{kills} kills, {rounds} pods, seed {}", seed());
+}
+
+/// As an upgrade does: the old one is told to stop, the new one starts at once.
+// REQ: I-07
+#[test]
+fn pods_start_while_the_daemon_is_upgraded() {
+    let upgrades = if e2e::bins::full() { 40 } else { 5 };
+    let bed = Bed::new("dupgrade");
+    let rounds = churn(&bed, || {
+        let mut daemon = Daemon::start(&bed);
+        for _ in 0..upgrades {
+            thread::sleep(Duration::from_millis(200));
+            daemon.terminate();
+            let next = Daemon::launch(&bed, &Start::default());
+            daemon.stopped();
+            daemon = next;
+        }
+    });
+    println!("{upgrades} upgrades, {rounds} pods");
+}
+
+/// Eight add and delete pods of their own while `disturb` runs: every call succeeds, no address has two
+/// owners, nothing is left. The answer is how many pods there were.
+fn churn(bed: &Bed, disturb: impl FnOnce()) -> usize {
+    let network = network(bed);
+    let (stop, rounds, owned) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(BTreeSet::new()));
+    let spaces: Vec<Netns> = (0..8).map(|i| bed.netns(&format!("p{i}"))).collect();
+    thread::scope(|scope| {
+        for (i, ns) in spaces.iter().enumerate() {
+            let (network, stop, rounds, owned) = (&network, &stop, &rounds, &owned);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let number = rounds.fetch_add(1, Ordering::Relaxed);
+                    let pod = Attachment::new(&format!("w{i}n{number}"), ns);
+                    let result = network.add(&pod).unwrap_or_else(|e| panic!("ADD: {e}"));
+                    let ips = addresses(&result);
+                    ips.iter().for_each(|ip| assert!(owned.lock().unwrap().insert(*ip), "{ip} given twice"));
+                    ips.iter().for_each(|ip| assert!(owned.lock().unwrap().remove(ip)));
+                    network.del(&pod).unwrap_or_else(|e| panic!("DEL: {e}"));
+                }
+            });
+        }
+        disturb();
+        stop.store(true, Ordering::Relaxed);
+    });
+    let _reaps = Daemon::start(bed);
+    nothing_held(bed);
+    kernel_is_clean(&bed.host);
+    rounds.into_inner()
+}
