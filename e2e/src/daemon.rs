@@ -56,7 +56,7 @@ impl<'a> Daemon<'a> {
 
     pub fn start_as(bed: &'a Bed, how: &Start) -> Self {
         let daemon = Self::launch(bed, how);
-        wait_for("percaled listens", || daemon.has_ended() || UnixStream::connect(socket(bed)).is_ok());
+        wait_for("percaled listens", || daemon.has_ended() || daemon.listens());
         assert!(!daemon.has_ended(), "percaled ended: {}", daemon.log());
         daemon
     }
@@ -71,7 +71,9 @@ impl<'a> Daemon<'a> {
             ("--attachment-dir", "run/attachments"),
             ("--socket", "run/percaled.sock"),
         ] {
-            words.extend([option.into(), bed.path(tail).into_os_string()]);
+            if !how.args.iter().any(|arg| arg == option) {
+                words.extend([option.into(), bed.path(tail).into_os_string()]);
+            }
         }
         words.extend(how.args.iter().cloned());
         let all: Vec<OsString> = how.wrap.iter().cloned().chain(words).collect();
@@ -85,6 +87,10 @@ impl<'a> Daemon<'a> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("the bed is writable"));
         let child = command.spawn().expect("percaled can be run");
         Self { bed, child: Mutex::new(child) }
+    }
+
+    pub fn listens(&self) -> bool {
+        UnixStream::connect(socket(self.bed)).is_ok()
     }
 
     pub fn pid(&self) -> u32 {

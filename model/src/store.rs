@@ -234,6 +234,13 @@ impl View {
         self.full = full;
     }
 
+    /// Drops what is known of one key by itself; a list that covers it stays.
+    pub fn forget(&mut self, key: &str) {
+        if !self.covered(key) {
+            self.known.remove(key);
+        }
+    }
+
     /// Drops all knowledge, for a caller that can no longer tell what is fresh.
     pub fn clear(&mut self) {
         *self = Self::default();

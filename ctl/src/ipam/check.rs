@@ -11,9 +11,10 @@ use crate::session::{Places, Session};
 use anyhow::Result;
 use cni_protocol::Attachment;
 use datastore::embedded::Mode;
-use datastore::lock::AttachmentLock;
+use datastore::lock::{AttachmentLock, Kind, Lock};
 use ipam::audit::{HostFacts, Report, Witness};
 use model::Scope;
+use netlink::Link;
 
 /// Attachments that are locked at once: each costs a file descriptor.
 pub(super) const MAX_LOCKS: usize = 200;
@@ -106,7 +107,7 @@ fn strays(session: &Session, host: &Host) -> Result<Vec<Stray>> {
     for scope in scopes(session, &ScopeArgs { network: None })? {
         held.extend(read(session, |view| ipam::holdings(view, &host.context(&scope)))?.held);
     }
-    Ok(stray::find(&links, &held))
+    Ok(stray::find(&awaited(session, links), &held))
 }
 
 /// Strays that no plugin is working on, each with its owner's lock: looked for again under the locks,
@@ -137,4 +138,14 @@ fn seen_strays(session: &Session, host: &Host) -> Result<Vec<Stray>> {
         seen.push(stray);
     }
     Ok(seen)
+}
+
+/// Without the links that a running daemon is about to delete (decision 16): it holds its lock.
+fn awaited(session: &Session, mut links: Vec<Link>) -> Vec<Link> {
+    let lock = session.places.state_dir.join("percaled.lock");
+    let runs = lock.exists() && matches!(Lock::try_acquire(&lock, Kind::Shared), Ok(None));
+    if runs {
+        links.retain(|link| link.group != netlink::RETIRED_GROUP);
+    }
+    links
 }

@@ -15,8 +15,8 @@ pub const RETIRED_GROUP: u32 = 0x5043_0002;
 /// follow later. Afterwards: no host route to `addresses` leads to it, both ends are down, it bears
 /// the name `retired-INDEX` and the group [`RETIRED_GROUP`]; its alias stays.
 ///
-/// A link that is gone already is success. The pod's end is set down only if `netns` is given and
-/// really holds it; without, the host end alone stops all traffic.
+/// A link that is gone already is success. The pod's end is set down and renamed only if `netns` is given
+/// and really holds it; without, the host end alone stops all traffic.
 ///
 /// # Errors
 /// `Refused`, `Io`, `TimedOut` from the host's side. A pod's namespace that fails is no error.
@@ -45,7 +45,11 @@ fn set_pod_end_down(netns: &Netns, link: &Link, host: &Nl, addresses: &[IpAddr])
     let mut pod = netns.socket(host.timeout())?;
     let end = link::link_at(&mut pod, index)?;
     if end.is_some_and(|end| end.peer_ifindex == Some(link.index)) {
-        pod.must(&[make::set_link("set down pod link", index, Some(false), Vec::new())])?;
+        let name = vec![LinkAttribute::IfName(format!("retired-{index}"))];
+        pod.must(&[
+            make::set_link("set down pod link", index, Some(false), Vec::new()),
+            make::set_link("rename pod link", index, None, name),
+        ])?;
         beside::remove_rules(&mut pod, addresses, index)?;
     }
     Ok(())

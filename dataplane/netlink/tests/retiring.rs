@@ -19,7 +19,9 @@ fn a_retired_link_frees_its_name_and_addresses_at_once() {
         retire(&mut nl(), &found, Some(&old.netns), &old.plan.addresses).unwrap();
         assert_eq!(routes_to(&mut nl(), &old.plan.addresses).unwrap(), []);
         assert!(!sh("ip route; ip -6 route").contains("65"), "no route of any kind");
-        assert!(!inspect_pod(&old.netns, "eth0", PATIENCE).unwrap().unwrap().link.up);
+        assert!(inspect_pod(&old.netns, "eth0", PATIENCE).unwrap().is_none(), "the pod's name is free too");
+        let end = format!("retired-{}", found.peer_ifindex.unwrap());
+        assert!(!inspect_pod(&old.netns, &end, PATIENCE).unwrap().unwrap().link.up);
         let retired = link(&mut nl(), &format!("retired-{}", found.index)).unwrap().unwrap();
         assert!(!retired.up);
         assert_eq!((retired.alias, retired.group), (Some(old.plan.alias.clone()), RETIRED_GROUP));

@@ -179,11 +179,12 @@ fn take_batch(queue: &mut VecDeque<Waiting>) -> Vec<Waiting> {
 }
 
 impl Known {
-    /// What is known and young enough.
+    /// What is known and young enough. Whether the store takes changes at all is asked each time.
     fn fresh(&mut self) -> &mut View {
         if self.since.elapsed() > BELIEVE {
             self.forget();
         }
+        self.view.forget(&model::keys::cluster_information());
         &mut self.view
     }
 
@@ -194,9 +195,7 @@ impl Known {
     /// Commits over what is known. A conclusion that wrote nothing may rest on what is no longer so: it
     /// is drawn again from the store.
     fn commit(&mut self, of: &Change, items: &[BatchItem], deadline: Deadline) -> Vec<Outcome> {
-        let cx = of.context();
-        let store = of.store.as_ref();
-        let mut answers = ledger::commit(store, self.fresh(), &cx, items, deadline);
+        let mut answers = ledger::commit(self.fresh(), of, items, deadline);
         let doubtful: Vec<usize> = answers
             .iter()
             .enumerate()
@@ -208,7 +207,7 @@ impl Known {
         }
         self.forget();
         let again: Vec<BatchItem> = doubtful.iter().filter_map(|at| items.get(*at).cloned()).collect();
-        let second = ledger::commit(store, &mut self.view, &cx, &again, deadline);
+        let second = ledger::commit(&mut self.view, of, &again, deadline);
         for (at, answer) in doubtful.into_iter().zip(second) {
             if let Some(place) = answers.get_mut(at) {
                 *place = answer;

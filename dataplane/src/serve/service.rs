@@ -9,7 +9,7 @@ use cni::daemon::message::{Ask, LogPart, OLDEST, Reply};
 use cni::engine::{self, Engine, OpenError, Stores};
 use cni::log::{Level, Log};
 use cni::plugin;
-use cni_protocol::netconf::Defaults;
+use cni_protocol::netconf::{DatastoreType, Defaults};
 use cni_protocol::{CniError, Request, Verb};
 use datastore::embedded::Mode;
 use datastore::{Deadline, Store};
@@ -97,7 +97,7 @@ impl Service {
             .env()
             .and_then(|env| Request::parse(env, ask.config.as_bytes(), Defaults::for_name(&ask.program)));
         let req = match parsed {
-            Ok(req) => req,
+            Ok(req) => self.of_our_store(req),
             Err(error) => return Reply::Served { outcome: Err(error), log: LogPart::default() },
         };
         if let Err(why) = self.may_serve(ask, &req) {
@@ -105,6 +105,16 @@ impl Service {
         }
         let deadline = Deadline::after(ask.left.saturating_sub(HEADROOM.min(ask.left / 4)));
         self.run(ask, &req, netns, deadline)
+    }
+
+    /// The label was the same, so the store is ours whatever this process's environment would say.
+    fn of_our_store(&self, mut req: Request) -> Request {
+        req.conf.backends.datastore_type = Some(match &self.context.config.store {
+            StoreChoice::Embedded(_) => DatastoreType::Embedded,
+            StoreChoice::Etcd(_) => DatastoreType::Etcdv3,
+            StoreChoice::Kubernetes(_) => DatastoreType::Kubernetes,
+        });
+        req
     }
 
     fn run(&self, ask: &Ask, req: &Request, netns: Option<OwnedFd>, deadline: Deadline) -> Reply {
