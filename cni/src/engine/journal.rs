@@ -1,16 +1,15 @@
 //! Releases that the store did not take (decision 17): written down, and carried out later.
 
 use super::call::Call;
-use super::{endpoint, leases, ready};
+use super::{endpoint, leases, owed};
 use cni_protocol::{Attachment, CniError, Code};
 use datastore::embedded::Mode;
 use datastore::journal::{Held as Owed, Id, Journal, Release as Entry};
-use datastore::{Store, drive};
-use ipam::{Held, Release};
-use ipnet::IpNet;
+use datastore::Store;
+use ipam::{BatchItem, Held, Release};
 use model::Scope;
-use model::store::View;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Owed releases that one call carries out beside its own work.
 const MAX_REPLAYS: usize = 16;
@@ -107,30 +106,41 @@ fn carry_out(call: &Call, journal: &Journal, pending: Vec<(Id, Entry)>) {
     }
     let Ok(store) = call.store(Mode::Existing) else { return };
     for (id, entry) in pending.into_iter().take(MAX_REPLAYS) {
-        if let Err(why) = finish(call, journal, store.as_ref(), id, &entry) {
+        if let Err(why) = finish(call, journal, store, id, &entry) {
             call.note(&format!("journal: {why}"));
             return;
         }
     }
 }
 
-fn finish(call: &Call, journal: &Journal, store: &dyn Store, id: Id, entry: &Entry) -> Result<(), CniError> {
-    let Some(scope) = scope_of(store, entry) else { return Ok(()) };
-    let at = Attachment::new(&*entry.network, &*entry.container, &*entry.ifname);
-    // Whoever works on that attachment right now finishes or cancels the entry itself.
-    let Some(_lock) = call.try_lock(&at) else { return Ok(()) };
-    remove_endpoint(call, &scope, &at)?;
-    let _ipam = call.ipam_lock()?;
-    let cx = leases::context(call, &scope);
-    for request in requests(&at, entry) {
-        let released = drive(store, &mut View::new(), call.deadline, |view| {
-            ready::gated(call, view, ipam::plan_release(view, &cx, &request))
-        });
-        released.map_err(super::failure::drive)?;
+fn finish(
+    call: &Call,
+    journal: &Journal,
+    store: &Arc<dyn Store>,
+    id: Id,
+    entry: &Entry,
+) -> Result<bool, CniError> {
+    let change = leases::change(call, store, &Scope::Cluster, BatchItem::Release(Release::default()));
+    let first = |scope: &Scope, at: &Attachment| remove_endpoint(call, scope, at);
+    let done = owed::finish(call.ledger, &change, &call.req.paths.attachment_dir, journal, (id, entry), &first)?;
+    if done {
+        call.note(&format!("finished the release of {}", owed::attachment(entry)));
     }
-    journal.done(id).map_err(|e| super::failure::store(&e))?;
-    call.note(&format!("finished the release of {at}"));
-    Ok(())
+    Ok(done)
+}
+
+/// Carries out all that is owed to this store; how many entries are left.
+///
+/// # Errors
+/// What the store or the journal met.
+pub(crate) fn replay_all(call: &Call) -> Result<usize, CniError> {
+    let Some((journal, pending)) = pending(call) else { return Ok(0) };
+    let store = call.store(Mode::Existing).map_err(|e| e.into_cni())?;
+    let mut left = 0;
+    for (id, entry) in &pending {
+        left += usize::from(!finish(call, &journal, store, *id, entry)?);
+    }
+    Ok(left)
 }
 
 /// An address is never free while an endpoint has it; its leases name its pod.
@@ -141,28 +151,6 @@ fn remove_endpoint(call: &Call, scope: &Scope, at: &Attachment) -> Result<(), Cn
     let held = leases::held(call, scope, at)?;
     let known: Vec<IpAddr> = held.iter().map(|held| held.ip).collect();
     if known.is_empty() { Ok(()) } else { endpoint::remove(call, at, None, &held, &known) }
-}
-
-/// What was seen is freed only as it was seen; what was not, by the attachment's identity.
-fn requests(at: &Attachment, entry: &Entry) -> Vec<Release> {
-    let matches = at.attributes();
-    let (seen, unseen): (Vec<_>, Vec<_>) = entry.addresses.iter().partition(|owed| owed.attrs != matches);
-    let only: Vec<Held> = seen.into_iter().map(held).collect();
-    let handle = at.handle();
-    let base = Release { handle, matches, only: None, reuse_delay: std::time::Duration::ZERO };
-    let by_sight = (!only.is_empty()).then(|| Release { only: Some(only), ..base.clone() });
-    let by_name = (!unseen.is_empty() || entry.addresses.is_empty()).then_some(base);
-    by_sight.into_iter().chain(by_name).collect()
-}
-
-fn held(owed: &Owed) -> Held {
-    Held {
-        ip: owed.ip,
-        handle: Some(owed.handle.clone()),
-        attrs: owed.attrs.clone(),
-        sequence: (owed.sequence != 0).then_some(owed.sequence),
-        block: IpNet::from(owed.ip),
-    }
 }
 
 /// The pending entries, where there is a journal at all.
@@ -194,13 +182,5 @@ fn store_name(call: &Call, scope: &Scope) -> String {
     match scope {
         Scope::Cluster => store,
         Scope::Network(_) => format!("{store} network"),
-    }
-}
-
-fn scope_of(store: &dyn Store, entry: &Entry) -> Option<Scope> {
-    match super::stores::after_identity(&entry.store, &store.identity())? {
-        "" => Some(Scope::Cluster),
-        " network" => Some(Scope::Network(entry.network.clone())),
-        _ => None,
     }
 }

@@ -32,6 +32,7 @@ pub mod ledger;
 mod links;
 mod migration;
 mod node;
+pub mod owed;
 mod pods;
 mod ready;
 mod result;
