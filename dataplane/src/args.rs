@@ -51,4 +51,10 @@ pub struct Args {
     /// Socket of the container runtime's CRI, asked before forgotten addresses are freed [env: PERCALE_CRI_SOCKET, CONTAINER_RUNTIME_ENDPOINT] [default: the first of the usual places]
     #[arg(long, value_name = "PATH")]
     pub cri_socket: Option<PathBuf>,
+    /// Seconds between two looks for addresses of pods that are gone and were never deleted; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub gc_interval: u64,
+    /// Seconds that a pod must have been gone for; longer than any CNI call may last
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub gc_grace: u64,
 }

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Reads an environment variable.
 pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
@@ -34,6 +35,9 @@ pub struct Config {
     /// `None`: not served.
     pub metrics_addr: Option<SocketAddr>,
     pub cri_socket: Option<PathBuf>,
+    /// `None`: never.
+    pub gc_interval: Option<Duration>,
+    pub gc_grace: Duration,
     node_name: Option<String>,
 }
 
@@ -63,6 +67,8 @@ impl Config {
             metrics_addr: address(&args.metrics_addr, "PERCALE_METRICS_ADDR", ":9091", env)?,
             cri_socket: args.cri_socket.clone().or_else(|| Some(plain(first(env, &cri)?))),
             node_name: args.node_name.clone().or_else(|| text(first(env, &names)?)),
+            gc_interval: (args.gc_interval > 0).then(|| Duration::from_secs(args.gc_interval)),
+            gc_grace: Duration::from_secs(args.gc_grace),
             state_dir,
         })
     }
@@ -78,6 +84,11 @@ impl Config {
             "" => bail!("--node-name: the host has no name; give one"),
             name => Ok(name.to_owned()),
         }
+    }
+
+    /// Whether the store is a cluster's, not this host's own.
+    pub fn is_cluster(&self) -> bool {
+        !matches!(self.store, StoreChoice::Embedded(_))
     }
 
     /// Where the node's name is pinned, for the plugin and for the next start.

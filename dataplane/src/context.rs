@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use cni::engine::Ledger;
 use datastore::Store;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 pub struct Context {
     /// Opened once; watches and commits of all parts go through it.
     pub store: Arc<dyn Store>,
+    /// Commits changes of leases, those of many callers together.
+    pub ledger: Arc<dyn Ledger>,
     pub node_name: String,
     pub config: Config,
     /// Set when the daemon is to stop: a part then returns within a second or two, and leaves the

@@ -11,11 +11,13 @@ pub mod args;
 mod bgp;
 pub mod config;
 pub mod context;
+mod gc;
 pub mod health;
 mod http;
 pub mod log;
 pub mod metrics;
 mod node;
+mod owed;
 mod parts;
 pub mod plane;
 mod serve;
@@ -41,6 +43,8 @@ const PARTS: &[Part] = &[
     Part { name: "plane", run: plane::run },
     Part { name: "node", run: node::run },
     Part { name: "bgp", run: bgp::run },
+    Part { name: "journal", run: owed::run },
+    Part { name: "gc", run: gc::run },
 ];
 
 /// How long the daemon waits for another one on this host before it says so again.
@@ -67,6 +71,7 @@ fn work(config: Config, health: Health, metrics: Metrics, shutdown: &Shutdown) -
     let Some(store) = store::open(&config, &health, shutdown)? else { return Ok(()) };
     let context = Arc::new(Context {
         store,
+        ledger: Arc::new(serve::Group::new(&metrics)),
         node_name: config.node_name()?,
         state_dir: config.state_dir.clone(),
         config,

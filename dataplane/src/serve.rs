@@ -11,6 +11,8 @@ mod reaper;
 mod service;
 mod socket;
 
+pub(crate) use group::Group;
+
 use crate::context::Context;
 use anyhow::{Context as _, Result};
 use reaper::Reaper;

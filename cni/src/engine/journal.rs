@@ -3,9 +3,9 @@
 use super::call::Call;
 use super::{endpoint, leases, owed};
 use cni_protocol::{Attachment, CniError, Code};
+use datastore::Store;
 use datastore::embedded::Mode;
 use datastore::journal::{Held as Owed, Id, Journal, Release as Entry};
-use datastore::Store;
 use ipam::{BatchItem, Held, Release};
 use model::Scope;
 use std::net::IpAddr;
@@ -122,7 +122,8 @@ fn finish(
 ) -> Result<bool, CniError> {
     let change = leases::change(call, store, &Scope::Cluster, BatchItem::Release(Release::default()));
     let first = |scope: &Scope, at: &Attachment| remove_endpoint(call, scope, at);
-    let done = owed::finish(call.ledger, &change, &call.req.paths.attachment_dir, journal, (id, entry), &first)?;
+    let done =
+        owed::finish(call.ledger, &change, &call.req.paths.attachment_dir, journal, (id, entry), &first)?;
     if done {
         call.note(&format!("finished the release of {}", owed::attachment(entry)));
     }

@@ -23,7 +23,7 @@ const BELIEVE: Duration = Duration::from_secs(5);
 
 type Outcome = Result<Answer, CniError>;
 
-pub(super) struct Group {
+pub(crate) struct Group {
     state: Mutex<State>,
     /// Held by whoever leads.
     known: Mutex<Known>,

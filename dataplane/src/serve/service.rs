@@ -1,6 +1,5 @@
 //! One request: is it ours to serve, and what is the answer.
 
-use super::group::Group;
 use super::reaper::Reaper;
 use super::socket::Peer;
 use crate::config::StoreChoice;
@@ -29,7 +28,6 @@ pub(super) struct Service {
     context: Arc<Context>,
     /// The store, as the plugin calls it.
     label: String,
-    ledger: Group,
     reaper: Reaper,
     log: Log,
     metrics: Metrics,
@@ -70,8 +68,8 @@ impl Service {
             StoreChoice::Etcd(config) => engine::etcd_label(config),
             StoreChoice::Kubernetes(_) => engine::KUBERNETES_LABEL.to_owned(),
         };
-        let (ledger, metrics) = (Group::new(&context.metrics), Metrics::new(&context.metrics));
-        Self { context, label, ledger, reaper, log: Log::stderr(Level::Warn), metrics }
+        let metrics = Metrics::new(&context.metrics);
+        Self { context, label, reaper, log: Log::stderr(Level::Warn), metrics }
     }
 
     /// Reads one request and answers it.
@@ -122,7 +120,7 @@ impl Service {
         let stores = Held(self.context.store.clone());
         let engine = Engine {
             stores: &stores,
-            ledger: &self.ledger,
+            ledger: self.context.ledger.as_ref(),
             log: &self.log,
             role: plugin::role(&ask.program),
             calico: matches!(ask.program.as_str(), "calico" | "calico-ipam"),
