@@ -178,7 +178,7 @@ impl<'a> Logged<'a> {
         let netns = netns.as_ref().map(|netns| netns.as_fd());
         match daemon::ask(socket, &ask, netns, self.asking_time(deadline)) {
             daemon::Outcome::Served { outcome, log } => {
-                log.add_to(&mut record);
+                daemon::add_to(&mut record, log);
                 ControlFlow::Break(self.end(record, outcome))
             }
             daemon::Outcome::NotServed { why } => ControlFlow::Continue(why),

@@ -63,8 +63,8 @@ fn os_kind(error: &io::Error) -> ErrorKind {
 /// Why a commit did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// A condition failed. `current` holds what each written key is now, in the order of the
-    /// writes; the first `applied` writes took effect (always 0 with transactions).
+    /// A condition failed. `current` holds what each written key is now: the first `applied` are of
+    /// the writes that took effect (none with transactions), both parts in the order of the writes.
     #[error("write conflict")]
     Conflict { applied: usize, current: Vec<(String, Option<Entry>)> },
     #[error(transparent)]

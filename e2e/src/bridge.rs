@@ -4,7 +4,7 @@
 use crate::netns::Netns;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -16,6 +16,8 @@ struct State {
     /// Ends every connection at once.
     refusing: AtomicBool,
     closed: AtomicBool,
+    /// Milliseconds by which what goes to the server is late.
+    delay: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -66,6 +68,11 @@ impl Bridge {
         self.state.stalled.store(stalled, Ordering::SeqCst);
     }
 
+    /// From now on a request reaches the server so many milliseconds late.
+    pub fn delay(&self, milliseconds: u64) {
+        self.state.delay.store(milliseconds, Ordering::SeqCst);
+    }
+
     fn open(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
         self.state.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,8 +92,8 @@ impl Drop for Bridge {
 fn connect(state: &Arc<State>, client: TcpStream, target: u16) {
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { return };
     let Ok((from, to)) = both(state, &client, &server) else { return };
-    pump(state.clone(), from, to);
-    pump(state.clone(), server, client);
+    pump(state.clone(), from, to, true);
+    pump(state.clone(), server, client, false);
 }
 
 fn both(state: &State, client: &TcpStream, server: &TcpStream) -> std::io::Result<(TcpStream, TcpStream)> {
@@ -97,12 +104,15 @@ fn both(state: &State, client: &TcpStream, server: &TcpStream) -> std::io::Resul
     Ok((client.try_clone()?, server.try_clone()?))
 }
 
-fn pump(state: Arc<State>, mut from: TcpStream, mut to: TcpStream) {
+fn pump(state: Arc<State>, mut from: TcpStream, mut to: TcpStream, to_server: bool) {
     thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
             while state.stalled.load(Ordering::SeqCst) && !state.closed.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(5));
+            }
+            if to_server {
+                thread::sleep(Duration::from_millis(state.delay.load(Ordering::SeqCst)));
             }
             if to.write_all(&buffer[..n]).is_err() {
                 break;

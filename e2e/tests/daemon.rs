@@ -6,14 +6,21 @@
 use e2e::bed::wait_for;
 use e2e::clean::{held, kernel_is_clean, nothing_held};
 use e2e::cnirun::addresses;
+use e2e::containerd::Containerd;
 use e2e::daemon::{Daemon, Start, asking, socket};
 use e2e::random::{Random, seed};
 use e2e::strace::kill_at;
 use e2e::{Attachment, Bed, Failure, Netns, Network, conf};
-use serde_json::Value;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::{IoSlice, Read as _, Write as _};
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -316,4 +323,167 @@ fn churn<'a>(bed: &'a Bed, disturb: impl FnOnce() -> Daemon<'a>) -> usize {
     nothing_held(bed);
     kernel_is_clean(&bed.host);
     rounds.into_inner()
+}
+
+/// A plugin of the version before: it says what is recorded in testdata, over a socket of its own making.
+fn ask_as_version_1(bed: &Bed, verb: &str, config: &Value, pod: &Attachment) -> Value {
+    let ask = json!({
+        "version": 1, "program": "percale", "left_ms": 30000,
+        "store": format!("embedded:{}", bed.path("state/store").display()),
+        "env": {
+            "CNI_COMMAND": verb, "CNI_CONTAINERID": pod.container, "CNI_IFNAME": pod.ifname,
+            "CNI_NETNS": pod.netns, "CNI_PATH": bed.plugin_dir(),
+        },
+        "stdin": config.to_string(),
+    });
+    let ask = ask.to_string().into_bytes();
+    let mut stream = UnixStream::connect(socket(bed)).unwrap();
+    let netns = std::fs::File::open(&pod.netns).unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    let fds = [netns.as_fd()];
+    rights.push(SendAncillaryMessage::ScmRights(&fds));
+    let head = u32::try_from(ask.len()).unwrap().to_be_bytes();
+    let sent = sendmsg(&stream, &[IoSlice::new(&head)], &mut rights, SendFlags::empty()).unwrap();
+    assert_eq!(sent, 4);
+    stream.write_all(&ask).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    serde_json::from_slice(&answer[4..]).unwrap()
+}
+
+// REQ: I-07
+#[test]
+fn plugins_of_the_version_before_are_served_under_load() {
+    let bed = Bed::new("dold");
+    let daemon = Daemon::start(&bed);
+    let network = network(&bed);
+    let mut spaces = Vec::new();
+    let pods = many(&bed, 8, &mut spaces);
+    let config = network.config(&network.plugins[0], None);
+    let rounds = 5;
+    at_once(&pods, |pod| {
+        for round in 0..rounds {
+            // Old and new take turns, so that each finds what the other did.
+            let old = (round + pod.container.len()) % 2 == 0;
+            if old {
+                let answer = ask_as_version_1(&bed, "ADD", &config, pod);
+                assert_eq!(answer["failed"], false, "{answer}");
+                let result: Value = serde_json::from_str(answer["stdout"].as_str().unwrap()).unwrap();
+                assert_eq!(network.add(pod).unwrap(), result);
+                network.del(pod).unwrap();
+            } else {
+                network.add(pod).unwrap();
+                let answer = ask_as_version_1(&bed, "DEL", &config, pod);
+                assert_eq!((&answer["failed"], &answer["stdout"]), (&json!(false), &json!("")), "{answer}");
+            }
+        }
+    });
+    nothing_held(&bed);
+    assert!(daemon.served() >= 80.0);
+}
+
+/// A daemon of the version before, or of one that is not known at all: it refuses the newer request by
+/// the form that all versions share.
+fn old_daemon(bed: &Bed, speaks: &'static [u32]) -> UnixListener {
+    std::fs::create_dir_all(bed.path("run")).unwrap();
+    let _ = std::fs::remove_file(socket(bed));
+    let listener = UnixListener::bind(socket(bed)).unwrap();
+    let serving = listener.try_clone().unwrap();
+    let plugin = bed.plugin_dir().join("percale");
+    let host = bed.host.path().to_owned();
+    thread::spawn(move || {
+        for stream in serving.incoming().flatten() {
+            answer_as(stream, speaks, &plugin, &host);
+        }
+    });
+    listener
+}
+
+fn answer_as(mut stream: UnixStream, speaks: &[u32], plugin: &Path, host: &Path) {
+    let mut head = [0; 4];
+    if stream.read_exact(&mut head).is_err() {
+        return;
+    }
+    let mut ask = vec![0; u32::from_be_bytes(head) as usize];
+    stream.read_exact(&mut ask).unwrap();
+    let ask: Value = serde_json::from_slice(&ask).unwrap();
+    let version = ask["version"].as_u64().unwrap();
+    let answer = match speaks.iter().any(|spoken| u64::from(*spoken) == version) && version == 1 {
+        false => json!({"refused": format!("version {version} is not spoken here"), "speaks": speaks}),
+        true => {
+            // What it does is what the plugin does by itself.
+            let mut config: Value = serde_json::from_str(ask["stdin"].as_str().unwrap()).unwrap();
+            config["daemon_socket"] = json!("");
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net={}", host.display())).arg(plugin);
+            for (name, value) in ask["env"].as_object().unwrap() {
+                command.env(name, value.as_str().unwrap());
+            }
+            let mut child =
+                command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+            let out = child.wait_with_output().unwrap();
+            let stdout = String::from_utf8(out.stdout).unwrap();
+            json!({"version": 1, "stdout": stdout, "failed": !out.status.success()})
+        }
+    };
+    let answer = answer.to_string().into_bytes();
+    stream.write_all(&u32::try_from(answer.len()).unwrap().to_be_bytes()).unwrap();
+    stream.write_all(&answer).unwrap();
+}
+
+// REQ: I-07
+#[test]
+fn a_daemon_of_the_version_before_is_asked_in_its_words_and_an_unknown_one_not_at_all() {
+    let bed = Bed::new("dolder");
+    let network = network(&bed);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    for (speaks, by_daemon) in [(&[0, 1][..], true), (&[7, 8][..], false)] {
+        let speaks: &'static [u32] = speaks;
+        let _listener = old_daemon(&bed, speaks);
+        network.add(&pod).unwrap();
+        held(&bed, 2);
+        // The version before does not say where the time went, the plugin itself does.
+        assert_eq!(last_log_line(&bed).contains("wire_ms="), !by_daemon, "{}", last_log_line(&bed));
+        network.check(&pod).unwrap();
+        network.del(&pod).unwrap();
+        let missing = Attachment::new("c2", &ns).named("lo");
+        assert_eq!(network.add(&missing).unwrap_err().code(), Some(104));
+        network.del(&missing).unwrap();
+        nothing_held(&bed);
+        kernel_is_clean(&bed.host);
+    }
+}
+
+/// containerd never calls GC: what it forgot is freed when both proofs are there, and nothing else.
+// REQ: A-16
+#[test]
+fn what_the_runtime_forgot_is_freed_on_two_proofs() {
+    let bed = Bed::new("dgc");
+    let sock = bed.path("c.sock").display().to_string();
+    let gc = ["--gc-interval", "1", "--gc-grace", "2", "--cri-socket", &sock];
+    let daemon = Daemon::start_as(&bed, &Start::with_args(&gc));
+    let mut containerd = Containerd::start(&bed, &[asking(&bed, conf::percale(&bed))]);
+    let living = containerd.run_one("living", &[]);
+    let orphan = bed.netns("orphan");
+    let name = containerd.network.clone();
+    let network = Network::new(&bed, &name, vec![asking(&bed, conf::percale(&bed))]).at_version("1.0.0");
+    // Unknown to the runtime, but its namespace lives.
+    let unknown = bed.netns("unknown");
+    network.add(&Attachment::new("unknown-to-the-runtime", &unknown)).unwrap();
+    network.add(&Attachment::new("forgotten", &orphan)).unwrap();
+    held(&bed, 6);
+    drop(orphan);
+    wait_for("the forgotten one is freed", || daemon.metric("percale_ipam_gc_freed_total") >= 2.0);
+    held(&bed, 4);
+    // Time for several looks at those of which only one proof is there.
+    thread::sleep(Duration::from_secs(4));
+    held(&bed, 4);
+    assert_eq!(daemon.metric("percale_ipam_gc_freed_total"), 2.0);
+    containerd.stop(std::slice::from_ref(&living));
+    containerd.remove(&[living]);
+    network.del(&Attachment::new("unknown-to-the-runtime", &unknown)).unwrap();
+    nothing_held(&bed);
 }

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod addr;
+pub mod daemon;
 pub mod error;
 mod fields;
 pub mod netconf;

@@ -1,7 +1,7 @@
 //! Which requests the daemon is asked to serve, and with what.
 
-use super::message::Ask;
 use crate::engine::{self, Role};
+use cni_protocol::daemon::Ask;
 use cni_protocol::{Request, Verb};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;

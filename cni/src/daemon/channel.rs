@@ -1,7 +1,7 @@
 //! How a message travels: a stream socket, four bytes of length (big endian), then the bytes. The
 //! first byte of a request may bring one descriptor along.
 
-use super::message::MAX_MESSAGE;
+use cni_protocol::daemon::MAX_MESSAGE;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,

@@ -2,8 +2,8 @@
 //! nobody can have begun the request, so that the plugin may serve it itself.
 
 use super::channel;
-use super::message::{Ask, LogPart, Malformed, OLDEST, Reply, VERSION};
 use cni_protocol::CniError;
+use cni_protocol::daemon::{Ask, LogPart, Malformed, OLDEST, Reply, VERSION};
 use datastore::Deadline;
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -4,6 +4,7 @@ use super::reaper::Reaper;
 use super::socket::Peer;
 use crate::config::StoreChoice;
 use crate::context::Context;
+use cni::daemon;
 use cni::daemon::message::{Ask, LogPart, OLDEST, Reply};
 use cni::engine::{self, Engine, OpenError, Stores};
 use cni::log::{Level, Log};
@@ -143,7 +144,7 @@ impl Service {
         }
         let version = req.conf.cni_version;
         let outcome = outcome.map(|result| result.map(|result| result.to_json(version).to_string()));
-        Reply::Served { outcome, log: LogPart::of(&record) }
+        Reply::Served { outcome, log: daemon::log_part(&record) }
     }
 
     /// Before anything is parsed: the same store, and the same state directory.

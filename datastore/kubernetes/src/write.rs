@@ -1,4 +1,4 @@
-//! A commit: its writes in order, each under its own condition.
+//! A commit: its writes in order, each under its own condition; handles beside each other at once.
 
 use crate::cluster::Cluster;
 use crate::error::{Failure, is_conflict};
@@ -10,11 +10,15 @@ use datastore::ErrorKind;
 use http::Method;
 use model::store::{Entry, Expect, Revision, Write};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// How often a write without condition, or one in the way of a deletion, is tried again.
 const ATTEMPTS: usize = 20;
+
+/// Handles that are written at the same time.
+const AT_ONCE: usize = 24;
 
 pub(crate) enum Outcome {
     /// The revision of each write's key.
@@ -38,20 +42,75 @@ type Left = BTreeMap<String, Option<Object>>;
 pub(crate) async fn commit(cluster: &Arc<Cluster>, writes: &[Write]) -> Result<Outcome, Failure> {
     let places = check(writes)?;
     let (mut left, mut revisions) = (Left::new(), Vec::with_capacity(writes.len()));
-    for (applied, (write, place)) in writes.iter().zip(&places).enumerate() {
-        let expect = expected(write, &left);
-        match apply(cluster, place, write.value.as_deref(), expect).await? {
-            Step::Done(object) => {
+    while revisions.len() < writes.len() {
+        let begun = revisions.len();
+        let together = begun..begun + together(&writes[begun..], &places[begun..]);
+        let steps = apply_all(cluster, &writes[together.clone()], &places[together], &left).await?;
+        let mut done = vec![true; begun];
+        for (write, step) in writes[begun..].iter().zip(steps) {
+            done.push(matches!(step, Step::Done(_)));
+            if let Step::Done(object) = step {
                 revisions.push(object.as_ref().map_or(1, |object| object.revision));
                 left.insert(write.key.clone(), object);
             }
-            Step::Conflict => {
-                let current = current(cluster, writes, &left, applied).await?;
-                return Ok(Outcome::Conflict { applied, current });
-            }
+        }
+        if done.contains(&false) {
+            return conflict(cluster, writes, &left, &done).await;
         }
     }
     Ok(Outcome::Done(revisions))
+}
+
+/// How many writes, from the first on, may be sent at once: handles, which come before the blocks that they
+/// count, or after them. Of either any part is a legal state.
+fn together(writes: &[Write], places: &[Place]) -> usize {
+    let mut keys = BTreeSet::new();
+    let is_handle = |(write, place): &(&Write, &Place)| {
+        place.kind.shape == Shape::Handle && keys.insert(write.key.clone())
+    };
+    writes.iter().zip(places).take_while(is_handle).count().max(1)
+}
+
+/// Each write under its own condition; the answers have their order.
+async fn apply_all(
+    cluster: &Arc<Cluster>,
+    writes: &[Write],
+    places: &[Place],
+    left: &Left,
+) -> Result<Vec<Step>, Failure> {
+    if let ([write], [place]) = (writes, places) {
+        return Ok(vec![apply(cluster, place, write.value.as_deref(), expected(write, left)).await?]);
+    }
+    let mut steps: Vec<Option<Step>> = writes.iter().map(|_| None).collect();
+    let (mut waiting, mut running) = (writes.iter().zip(places).enumerate(), JoinSet::new());
+    loop {
+        while running.len() < AT_ONCE {
+            let Some((n, (write, place))) = waiting.next() else { break };
+            let (cluster, place, value) = (cluster.clone(), place.clone(), write.value.clone());
+            let expect = expected(write, left);
+            running.spawn(async move { (n, apply(&cluster, &place, value.as_deref(), expect).await) });
+        }
+        match running.join_next().await {
+            Some(Ok((n, step))) => steps[n] = Some(step?),
+            Some(Err(e)) => return Err(Failure::new(ErrorKind::Io, e.to_string())),
+            None => return Ok(steps.into_iter().flatten().collect()),
+        }
+    }
+}
+
+/// What all keys are now: first of the writes that took effect, then of the others. `done` has a word for
+/// each write that was tried.
+async fn conflict(
+    cluster: &Arc<Cluster>,
+    writes: &[Write],
+    left: &Left,
+    done: &[bool],
+) -> Result<Outcome, Failure> {
+    let current = current(cluster, writes, left, done).await?;
+    let is_done = |n: usize| done.get(n).copied().unwrap_or(false);
+    let (first, others): (Vec<_>, Vec<_>) = current.into_iter().enumerate().partition(|(n, _)| is_done(*n));
+    let applied = first.len();
+    Ok(Outcome::Conflict { applied, current: first.into_iter().chain(others).map(|(_, now)| now).collect() })
 }
 
 /// All that can be refused without asking the server, before anything is written.
@@ -97,9 +156,11 @@ async fn current(
     cluster: &Arc<Cluster>,
     writes: &[Write],
     left: &Left,
-    failed: usize,
+    done: &[bool],
 ) -> Result<Vec<(String, Option<Entry>)>, Failure> {
-    let known = |key: &str| left.get(key).filter(|_| writes[failed].key != key);
+    let failed: BTreeSet<&str> =
+        writes.iter().zip(done).filter(|(_, done)| !**done).map(|(write, _)| write.key.as_str()).collect();
+    let known = |key: &str| left.get(key).filter(|_| !failed.contains(key));
     let asked: Vec<&str> = writes.iter().map(|w| w.key.as_str()).filter(|key| known(key).is_none()).collect();
     let found = read::get(cluster, &asked).await?;
     let found: BTreeMap<&str, Option<Entry>> = asked.into_iter().zip(found).collect();

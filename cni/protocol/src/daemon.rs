@@ -1,16 +1,16 @@
-//! What plugin and daemon say to each other: JSON of at most [`MAX_MESSAGE`] bytes.
+//! What the plugin and the host's daemon say to each other: JSON of at most [`MAX_MESSAGE`] bytes.
 //!
 //! Each side speaks [`VERSION`] and the one before it (decision 11). Version 2 sends the configuration
 //! as JSON, where version 1 sent it as text, names the state directory by its inode, and returns what
 //! the call's log line says.
 
-use crate::log;
-use cni_protocol::{CniError, Env, Verb};
+use crate::{CniError, Code, Env, Verb, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::time::Duration;
 
 /// What this build says first.
@@ -38,7 +38,7 @@ pub struct Ask {
     pub program: String,
     /// Time left for the answer.
     pub left: Duration,
-    /// The store that the configuration means; see [`crate::engine::store_label`].
+    /// The store that the configuration means; see `cni::engine::store_label`.
     pub store: String,
     /// Device and inode of the state directory, where it exists: both sides must see the same one.
     pub state_dir: Option<(u64, u64)>,
@@ -72,14 +72,29 @@ pub struct LogPart {
 }
 
 /// Bytes that are no message of a version spoken here.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum Malformed {
-    #[error("no message of this protocol: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("version {0} of the protocol is not spoken here")]
+    Json(serde_json::Error),
     Version(u32),
-    #[error("{0} is missing")]
     Missing(&'static str),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(e) => write!(f, "no message of this protocol: {e}"),
+            Self::Version(version) => write!(f, "version {version} of the protocol is not spoken here"),
+            Self::Missing(what) => write!(f, "{what} is missing"),
+        }
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl From<serde_json::Error> for Malformed {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
 }
 
 #[derive(Deserialize)]
@@ -238,7 +253,7 @@ impl Reply {
                 version,
                 stdout: match outcome {
                     Ok(json) => json.clone().unwrap_or_default(),
-                    Err(error) => error.to_json(cni_protocol::Version::V1_0_0).to_string(),
+                    Err(error) => error.to_json(Version::V1_0_0).to_string(),
                 },
                 failed: outcome.is_err(),
             }),
@@ -289,32 +304,13 @@ fn of_v1(reply: ReplyV1) -> Result<Reply, Malformed> {
 fn of_v2(reply: ReplyV2) -> Result<Reply, Malformed> {
     let outcome = match reply.error {
         Some(ErrorPart { code, msg, details }) => {
-            Err(CniError::new(cni_protocol::Code::of(code), msg).with_details(details.unwrap_or_default()))
+            Err(CniError::new(Code::of(code), msg).with_details(details.unwrap_or_default()))
         }
         None => Ok(reply.result.map(|json| json.get().to_owned())),
     };
     Ok(Reply::Served { outcome, log: reply.log })
 }
 
-impl LogPart {
-    /// What the daemon's engine gathered.
-    pub fn of(record: &log::Call) -> Self {
-        let micros = |took: &Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        Self {
-            addresses: record.addresses.clone(),
-            phases: record.phases.iter().map(|(name, took)| (name.to_string(), micros(took))).collect(),
-            note: record.note.clone(),
-        }
-    }
-
-    pub(crate) fn add_to(self, record: &mut log::Call) {
-        record.addresses = self.addresses;
-        let phases = self.phases.into_iter().map(|(name, us)| (name.into(), Duration::from_micros(us)));
-        record.phases = phases.collect();
-        record.note = self.note;
-    }
-}
-
 #[cfg(test)]
-#[path = "message_tests.rs"]
+#[path = "daemon_tests.rs"]
 mod tests;

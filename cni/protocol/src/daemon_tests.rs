@@ -57,7 +57,7 @@ fn both_versions_carry_a_reply() {
 #[test]
 fn the_recorded_messages_of_the_version_before_are_understood() {
     let read = |name: &str| {
-        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../testdata/daemon/v1");
+        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/daemon/v1");
         fs::read(dir.join(name)).unwrap()
     };
     let (asked, version) = Ask::decode(&read("ask.json")).unwrap();
