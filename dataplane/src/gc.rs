@@ -10,15 +10,18 @@ mod leases;
 mod runtime;
 
 use crate::context::Context;
-use crate::owed::change;
+use crate::own::with_engine;
 use anyhow::Result;
+use datastore::Deadline;
 use datastore::lock::AttachmentLock;
-use ipam::{Answer, BatchItem, Release};
 use leases::{Forgotten, Host, Key};
 use prometheus::{IntCounter, IntGauge};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Bound on the freeing of one address.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The collector's memory: since when each lease is without a namespace.
 #[derive(Default)]
@@ -92,17 +95,11 @@ fn free(context: &Context, lease: &Forgotten, counts: &Counts) -> Result<()> {
     if !Host::look()?.is_without_namespace(lease) {
         return Ok(());
     }
-    let _ = netlink::flush_conntrack(&[lease.held.ip], Duration::from_secs(10));
-    let request = Release {
-        handle: at.handle(),
-        matches: at.attributes(),
-        only: Some(vec![lease.held.clone()]),
-        ..Release::default()
-    };
-    let answer = context.ledger.change(change(context, lease.scope.clone(), BatchItem::Release(request)))?;
-    if let Answer::Released(released) = answer
-        && !released.freed.is_empty()
-    {
+    let deadline = Deadline::after(LIMIT);
+    let freed = with_engine(context, |engine, req| {
+        engine.free_forgotten(req, deadline, &lease.scope, at, &lease.held)
+    });
+    if freed? {
         counts.freed.inc();
         tracing::info!(attachment = %at, address = %lease.held.ip, "freed: its namespace and its sandbox are gone");
     }

@@ -18,6 +18,7 @@ pub mod log;
 pub mod metrics;
 mod node;
 mod owed;
+mod own;
 mod parts;
 pub mod plane;
 mod serve;

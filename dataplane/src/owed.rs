@@ -2,12 +2,10 @@
 //! their order, each once.
 
 use crate::context::Context;
+use crate::own::with_engine;
 use anyhow::Result;
 use cni::engine::ledger::{Change, Moment};
-use cni::engine::owed;
-use cni_protocol::CniError;
-use datastore::journal::{Id, Journal, Release as Entry};
-use datastore::{Deadline, Error};
+use datastore::Deadline;
 use ipam::BatchItem;
 use model::Scope;
 use model::store::View;
@@ -16,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Pause between two looks at the journal.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Bound on one release.
+/// Bound on all that is done at a time.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Bound on the wait for the host's IPAM lock.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
@@ -45,27 +43,11 @@ pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
 
 /// How many entries are left.
 fn replay(context: &Context) -> Result<i64, String> {
-    let text = |e: Error| e.to_string();
     if !context.state_dir.join("journal").exists() {
         return Ok(0);
     }
-    let journal = Journal::open_existing(&context.state_dir).map_err(text)?;
-    let entries = journal.pending().map_err(text)?;
-    let mut left = 0;
-    for (id, entry) in &entries {
-        match finish(context, &journal, *id, entry) {
-            Ok(true) => tracing::info!(attachment = %owed::attachment(entry), "finished an owed release"),
-            Ok(false) => left += 1,
-            Err(e) => return Err(e.to_string()),
-        }
-    }
-    Ok(left)
-}
-
-fn finish(context: &Context, journal: &Journal, id: Id, entry: &Entry) -> Result<bool, CniError> {
-    let change = change(context, Scope::Cluster, BatchItem::Release(ipam::Release::default()));
-    let dir = &context.config.attachment_dir;
-    owed::finish(context.ledger.as_ref(), &change, dir, journal, id, entry)
+    let left = with_engine(context, |engine, req| engine.replay(req, Deadline::after(LIMIT)));
+    left.map(|left| i64::try_from(left).unwrap_or(i64::MAX)).map_err(|e| e.to_string())
 }
 
 /// A change of the daemon's own, now.

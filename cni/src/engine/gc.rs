@@ -5,7 +5,8 @@ use super::del::{self, Owner};
 use super::endpoint::{self, PodName};
 use super::{delegated, failure, journal, leases};
 use cni_protocol::{Attachment, CniError, Verb};
-use ipam::Held;
+use ipam::{Held, Release};
+use model::Scope;
 use model::veth::{self, HostNameOf};
 use netlink::{Link, Nl};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +70,20 @@ fn free(call: &Call, owner: &Owner) -> Result<(), CniError> {
     del::take_down(call, owner, false)?;
     let _ = lock.remove_and_release();
     Ok(())
+}
+
+/// One address of an attachment that is gone, if it is still held as it was seen.
+pub(crate) fn free_forgotten(
+    call: &Call,
+    scope: &Scope,
+    at: &Attachment,
+    held: &Held,
+) -> Result<bool, CniError> {
+    // A flow that stays times out.
+    let _ = netlink::flush_conntrack(&[held.ip], call.kernel_timeout());
+    endpoint::remove(call, at, std::slice::from_ref(held), &[held.ip])?;
+    let request = Release { only: Some(vec![held.clone()]), ..leases::release_of(call, at) };
+    Ok(!leases::release(call, scope, &request)?.freed.is_empty())
 }
 
 /// The runtime's list; `None` where it gave none.

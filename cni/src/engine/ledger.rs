@@ -4,7 +4,7 @@
 use super::{failure, ready};
 use cni_protocol::CniError;
 use datastore::lock::{Kind, Lock};
-use datastore::{Deadline, DriveError, ErrorKind, Store, drive};
+use datastore::{Deadline, DriveError, ErrorKind, Store, drive, drive_soon};
 use ipam::{Answer, BatchItem, Context, IpamError};
 use model::Scope;
 use model::store::{Plan, Stop, View};
@@ -70,7 +70,8 @@ impl Change {
 
 /// Commits changes of leases.
 pub trait Ledger: Send + Sync {
-    /// Carries out `change`, durably. The answer is never [`Answer::Deferred`].
+    /// Carries out `change`; durable after the next [`Store::settle`]. The answer is never
+    /// [`Answer::Deferred`].
     ///
     /// # Errors
     /// A refusal of the allocator, a store that does not answer, a lock that others keep.
@@ -130,7 +131,7 @@ pub fn commit(
     items: &[BatchItem],
     deadline: Deadline,
 ) -> Vec<Result<Answer, CniError>> {
-    match drive(of.store.as_ref(), view, deadline, planner(of, items)) {
+    match drive_soon(of.store.as_ref(), view, deadline, planner(of, items)) {
         Ok((answers, _)) => settle(view, of, items, answers, deadline),
         Err(error) if items.len() > 1 && may_be_one_items(&error) => {
             let (first, second) = items.split_at(items.len() / 2);

@@ -52,8 +52,10 @@ pub use stores::{ClusterStores, EmbeddedStores};
 
 use crate::log;
 use call::Call;
-use cni_protocol::{CniError, CniResult, NetConf, Request, Verb};
+use cni_protocol::{Attachment, CniError, CniResult, NetConf, Request, Verb};
 use datastore::Deadline;
+use ipam::Held;
+use model::Scope;
 use netlink::{Netns, NetnsId};
 
 /// Serves CNI requests. Its host reads them and prints the answers.
@@ -106,6 +108,37 @@ impl Engine<'_> {
             Role::Main => Self::main_verb(&call),
             Role::Ipam | Role::CalicoIpam => Self::ipam_verb(&call),
         }
+    }
+
+    /// Carries out all releases that are owed to this store; how many are left. `req` says where everything
+    /// is; for the daemon, which does it unasked.
+    ///
+    /// # Errors
+    /// What the store or the journal met.
+    pub fn replay(&self, req: &Request, deadline: Deadline) -> Result<usize, CniError> {
+        let mut record = log::Call::default();
+        let left = journal::replay_all(&Call::new(self, req, None, deadline, &mut record)?)?;
+        if !record.note.is_empty() {
+            self.log.line(log::Level::Info, &[("note", &record.note)]);
+        }
+        Ok(left)
+    }
+
+    /// Frees one address of an attachment that is gone, if it is still held as it was seen: flows and
+    /// endpoint first. The caller holds the attachment's lock. Whether it was freed.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub fn free_forgotten(
+        &self,
+        req: &Request,
+        deadline: Deadline,
+        scope: &Scope,
+        at: &Attachment,
+        held: &Held,
+    ) -> Result<bool, CniError> {
+        let mut record = log::Call::default();
+        gc::free_forgotten(&Call::new(self, req, None, deadline, &mut record)?, scope, at, held)
     }
 
     fn main_verb(call: &Call) -> Result<Option<CniResult>, CniError> {

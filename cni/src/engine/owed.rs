@@ -73,6 +73,7 @@ pub fn finish(
             let item = BatchItem::Release(request);
             ledger.change(Change { scope: scope.clone(), item, ..change.clone() })?;
         }
+        change.store.settle(change.deadline).map_err(|e| failure::store(&e))?;
         journal.done(id).map_err(|e| failure::store(&e))?;
     }
     let _ = lock.remove_and_release();

@@ -79,7 +79,7 @@ pub(crate) fn gated<T>(
 
 /// For writes of the engine itself, as [`gated`].
 pub(crate) fn refuse(view: &View, call: &Call) -> Result<(), Stop<CniError>> {
-    refuse_unready(view, call).map_err(in_cni)
+    refuse_unready(view, call.is_cluster()).map_err(in_cni)
 }
 
 /// A cluster that was never initialised is not ready; a host's own store without the object is.

@@ -4,15 +4,15 @@ use super::reaper::Reaper;
 use super::socket::Peer;
 use crate::config::StoreChoice;
 use crate::context::Context;
+use crate::own::{Held, kind};
 use cni::daemon;
 use cni::daemon::message::{Ask, LogPart, OLDEST, Reply};
-use cni::engine::{self, Engine, OpenError, Stores};
+use cni::engine::{self, Engine};
 use cni::log::{Level, Log};
 use cni::plugin;
-use cni_protocol::netconf::{DatastoreType, Defaults};
+use cni_protocol::netconf::Defaults;
 use cni_protocol::{CniError, Request, Verb};
-use datastore::embedded::Mode;
-use datastore::{Deadline, Store};
+use datastore::Deadline;
 use netlink::Netns;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -50,15 +50,6 @@ impl Metrics {
             refused: all.counter("percale_cni_refused_total", "Requests left to the plugin to serve."),
             seconds: all.histogram("percale_cni_request_seconds", "Duration of served requests.", &buckets),
         }
-    }
-}
-
-/// The daemon's one store, for every request.
-struct Held(Arc<dyn Store>);
-
-impl Stores for Held {
-    fn open(&self, _: &Request, _: Mode, _: Deadline) -> Result<Arc<dyn Store>, OpenError> {
-        Ok(self.0.clone())
     }
 }
 
@@ -108,11 +99,7 @@ impl Service {
 
     /// The label was the same, so the store is ours whatever this process's environment would say.
     fn of_our_store(&self, mut req: Request) -> Request {
-        req.conf.backends.datastore_type = Some(match &self.context.config.store {
-            StoreChoice::Embedded(_) => DatastoreType::Embedded,
-            StoreChoice::Etcd(_) => DatastoreType::Etcdv3,
-            StoreChoice::Kubernetes(_) => DatastoreType::Kubernetes,
-        });
+        req.conf.backends.datastore_type = Some(kind(&self.context.config.store));
         req
     }
 
