@@ -81,7 +81,7 @@ pub(crate) fn free_forgotten(
 ) -> Result<bool, CniError> {
     // A flow that stays times out.
     let _ = netlink::flush_conntrack(&[held.ip], call.kernel_timeout());
-    endpoint::remove(call, at, std::slice::from_ref(held), &[held.ip])?;
+    endpoint::remove(call, at, None, std::slice::from_ref(held), &[held.ip])?;
     let request = Release { only: Some(vec![held.clone()]), ..leases::release_of(call, at) };
     Ok(!leases::release(call, scope, &request)?.freed.is_empty())
 }
