@@ -63,6 +63,14 @@ fn timed<T>(f: impl FnOnce() -> T) -> (T, Duration) {
     (f(), begun.elapsed())
 }
 
+/// Calls in the plugin's log that had to do with an address that a failure names.
+fn calls_about(bed: &Bed, failure: &e2e::Failure) -> String {
+    let told = failure.to_string();
+    let address = told.split(' ').find(|word| word.parse::<std::net::IpAddr>().is_ok()).unwrap_or("none");
+    let log = std::fs::read_to_string(bed.path("log/cni.log")).unwrap_or_default();
+    log.lines().filter(|line| line.contains(address)).collect::<Vec<_>>().join("\n")
+}
+
 // REQ: A-15
 #[test]
 fn pods_at_once_share_commits_on_a_slow_store() {
@@ -75,7 +83,13 @@ fn pods_at_once_share_commits_on_a_slow_store() {
         node.bridge.delay(20);
         let (_, lone) = timed(|| network.add(&pods[1]).unwrap());
         let before = daemon.metric("percale_ipam_commits_total");
-        let (results, all) = timed(|| at_once(&pods[2..], |pod| timed(|| network.add(pod).unwrap())));
+        let (results, all) = timed(|| {
+            at_once(&pods[2..], |pod| {
+                timed(|| {
+                    network.add(pod).unwrap_or_else(|e| panic!("{kind:?}: {e}; {}", calls_about(&bed, &e)))
+                })
+            })
+        });
         let commits = daemon.metric("percale_ipam_commits_total") - before;
         let slowest = results.iter().map(|(_, took)| *took).max().unwrap();
         println!(

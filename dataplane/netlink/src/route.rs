@@ -89,27 +89,32 @@ pub fn add_host_routes(nl: &mut Nl, ifindex: u32, addresses: &[IpAddr]) -> Resul
 fn add_missing(nl: &mut Nl, ifindex: u32, missing: &[IpAddr]) -> Result<(), RouteError> {
     let batch: Vec<Request> = missing.iter().map(|ip| addition(ifindex, *ip)).collect();
     let outcomes = nl.batch(&batch)?;
-    let (mut added, mut failed) = (Vec::new(), None);
+    let (mut added, mut failed) = (Vec::new(), Vec::new());
     for (ip, outcome) in missing.iter().zip(outcomes) {
         match outcome.failed {
             None => added.push(*ip),
-            Some(error) => failed = failed.or(Some((*ip, error))),
+            Some(error) => failed.push((*ip, error)),
         }
     }
-    let Some((ip, error)) = failed else { return Ok(()) };
-    remove_host_routes(nl, ifindex, &added)?;
-    Err(explain(nl, ip, error))
+    for (ip, error) in failed {
+        if let Err(error) = explain(nl, ifindex, ip, error) {
+            remove_host_routes(nl, ifindex, &added)?;
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
-/// The kernel says only that something exists: finds out what.
-fn explain(nl: &mut Nl, ip: IpAddr, error: Error) -> RouteError {
+/// The kernel says only that something exists: finds out what. Whoever else restores the routes of this
+/// host's pods may just have added the very route.
+fn explain(nl: &mut Nl, ifindex: u32, ip: IpAddr, error: Error) -> Result<(), RouteError> {
     if error.errno() != Some(Errno::EXIST) {
-        return error.into();
+        return Err(error.into());
     }
-    match search(nl, ip, None).and_then(|found| found.map(|route| conflict(nl, &route)).transpose()) {
-        Ok(Some(conflict)) => RouteError::Conflict(conflict),
-        Ok(None) => error.into(),
-        Err(error) => error.into(),
+    match search(nl, ip, None)? {
+        Some(route) if leads_to(&route, ifindex) => Ok(()),
+        Some(route) => Err(RouteError::Conflict(conflict(nl, &route)?)),
+        None => Err(error.into()),
     }
 }
 
