@@ -274,7 +274,7 @@ impl Speaker {
         };
         self.rib.peer_up(id, neighbor);
         self.resume_retained(id, &n, now);
-        self.await_routes(id, &n);
+        self.await_routes(id, &n, now);
         self.outputs.push_back(Output::Up(id, n));
     }
 

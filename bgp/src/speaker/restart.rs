@@ -16,16 +16,26 @@ pub(super) struct Retention {
     long_lived: Time,
 }
 
+/// How long a peer that says it restarts itself is waited for. RFC 4724 section 4.1 would not wait at all, so that
+/// two who restart together do not wait for each other; but a peer may say so long after it has told all it has.
+const RESTARTING_PEER: Time = Time::from_secs(5);
+
 /// After our own restart: families of peers whose End-of-RIB is awaited.
 #[derive(Debug)]
 pub(super) struct Deferral {
     until: Time,
     awaited: BTreeMap<PeerId, PerFamily<bool>>,
+    /// Until when those of them are waited for that restart themselves.
+    restarting: BTreeMap<PeerId, Time>,
 }
 
 impl Deferral {
     pub fn until(&self) -> Time {
-        self.until
+        let mut awaited = self.awaited.iter().filter(|(_, families)| families.any()).map(|(id, _)| id);
+        if awaited.any(|id| !self.restarting.contains_key(id)) {
+            return self.until;
+        }
+        self.restarting.values().max().map_or(self.until, |last| self.until.min(*last))
     }
 }
 
@@ -36,7 +46,7 @@ impl Speaker {
     pub fn restarted(&mut self, established: &[PeerId], wait: Time, now: Time) {
         let awaited: BTreeMap<_, _> = established.iter().map(|id| (*id, PerFamily::BOTH)).collect();
         self.rib.defer();
-        self.deferral = Some(Deferral { until: now + wait, awaited });
+        self.deferral = Some(Deferral { until: now + wait, awaited, restarting: BTreeMap::new() });
         for peer in self.peers.values_mut() {
             peer.session.set_restarting(true);
         }
@@ -44,12 +54,15 @@ impl Speaker {
     }
 
     /// The families of a peer that is up again, and whether it will say End-of-RIB at all.
-    pub(super) fn await_routes(&mut self, id: PeerId, n: &Negotiated) {
+    pub(super) fn await_routes(&mut self, id: PeerId, n: &Negotiated, now: Time) {
         let Some(deferral) = &mut self.deferral else { return };
         let Some(awaited) = deferral.awaited.get_mut(&id) else { return };
-        // RFC 4724 section 4.1: not for those that restart themselves; nor without the capability.
-        let says_end = n.restart.is_some_and(|r| !r.restarting);
-        *awaited = if says_end { n.families } else { PerFamily::NONE };
+        *awaited = if n.restart.is_some() { n.families } else { PerFamily::NONE };
+        if n.restart.is_some_and(|r| r.restarting) {
+            deferral.restarting.insert(id, now + RESTARTING_PEER);
+        } else {
+            deferral.restarting.remove(&id);
+        }
         self.end_deferral_if_complete();
     }
 

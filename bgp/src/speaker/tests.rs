@@ -155,6 +155,17 @@ fn without_graceful_restart_the_kernel_sees_it() {
 }
 
 #[test]
+fn two_that_restart_together_do_not_wait_for_each_other_for_long() {
+    let mut net = two(|_, _| {});
+    let routes = (net.kernel(0).clone(), net.kernel(1).clone());
+    net.restart(0, SECOND);
+    net.restart(1, SECOND);
+    net.run(20 * SECOND);
+    assert!(net.all_up() && (0..2).all(|n| !net.speaker(n).rib().is_deferred()), "the wait is over");
+    assert_eq!((net.kernel(0).clone(), net.kernel(1).clone()), routes);
+}
+
+#[test]
 fn explain_tells_what_each_peer_is_told() {
     let nodes = [65000, 65001, 65002].map(NodeOptions::new);
     let mut net = Net::new(&nodes, 1);
