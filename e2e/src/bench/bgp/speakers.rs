@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
 
 const LISTENER: (Ipv4Addr, u32) = (Ipv4Addr::new(10, 0, 250, 1), 64999);
 
@@ -108,7 +110,8 @@ fn gobgp(ns: &Netns, dir: &Path, feeds: usize) -> Child {
     quiet(command, &dir.join("gobgpd.log"))
 }
 
-/// From the embedded store. All prefixes are in a VXLAN pool: such routes do not enter the kernel from BGP.
+/// From the embedded store, which the daemon makes. All prefixes are in a VXLAN pool: such routes do not enter the
+/// kernel from BGP.
 fn percaled(ns: &Netns, dir: &Path, feeds: usize) -> Child {
     let bins = Bins::shipped();
     let dump = dir.join("resources.yaml");
@@ -116,12 +119,26 @@ fn percaled(ns: &Netns, dir: &Path, feeds: usize) -> Child {
     fs::write(&dump, list.join("\n---\n")).expect("the bed is writable");
     let store = dir.join("state/store");
     let store = ["--datastore-type", "embedded", "--datastore-path", store.to_str().expect("plain text")];
-    must(ns.command(bins.percalectl()).args(["apply", "-f"]).arg(&dump).args(store));
     let mut command = ns.command(bins.program("percaled"));
     command.args(store).arg("--state-dir").arg(dir.join("state")).args(["--node-name", "speaker"]);
     command.arg("--ipam-lock-file").arg(dir.join("ipam.lock")).arg("--socket").arg(dir.join("percaled.sock"));
     command.args(["--health-addr", "127.0.0.1:9099", "--metrics-addr", "127.0.0.1:9091"]);
-    quiet(command, &dir.join("percaled.log"))
+    let daemon = quiet(command, &dir.join("percaled.log"));
+    let mut apply = ns.command(bins.percalectl());
+    apply.args(["apply", "-f"]).arg(&dump).args(store);
+    until_it_works(&mut apply);
+    daemon
+}
+
+/// Tries until the daemon has made its store.
+fn until_it_works(command: &mut Command) {
+    for _ in 0..50 {
+        if command.output().is_ok_and(|o| o.status.success()) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    must(command);
 }
 
 fn resources(feeds: usize) -> Vec<Value> {
