@@ -3,7 +3,7 @@
 use crate::policy::{Action, Match, Policy, Rule, Verdict};
 use crate::wire::{AsPath, Attributes, well_known};
 
-use super::fixture::*;
+use super::tests::fixture::*;
 use super::*;
 
 const X: &str = "192.0.2.0/24";

@@ -20,8 +20,6 @@ mod stale;
 #[cfg(test)]
 mod export_tests;
 #[cfg(test)]
-mod fixture;
-#[cfg(test)]
 mod select_tests;
 #[cfg(test)]
 mod stale_tests;

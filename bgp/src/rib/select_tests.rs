@@ -2,7 +2,7 @@
 
 use crate::wire::{AsPath, Attributes, Nlri, Origin};
 
-use super::fixture::*;
+use super::tests::fixture::*;
 use super::*;
 
 const X: &str = "192.0.2.0/24";

@@ -1,9 +1,11 @@
 //! Changes, their differences, and the queue towards peers.
 
+pub(in crate::rib) mod fixture;
+
 use crate::wire::{Attributes, Nlri, RefreshKind, Update};
 
-use super::fixture::*;
 use super::*;
+use fixture::*;
 
 const X: &str = "192.0.2.0/24";
 const Y: &str = "198.51.100.0/24";

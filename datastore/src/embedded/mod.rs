@@ -12,8 +12,6 @@
 mod bytes;
 mod checkpoint;
 mod commit;
-#[cfg(test)]
-mod damaged;
 mod disk;
 mod frame;
 mod fuzz;
@@ -21,15 +19,13 @@ mod header;
 mod load;
 mod loaded;
 mod mark;
-#[cfg(test)]
-mod powercut;
 mod record;
 mod room;
 mod salvage;
-#[cfg(test)]
-mod sim;
 mod slots;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use fuzz::{fuzz_open, fuzz_records};

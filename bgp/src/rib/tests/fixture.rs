@@ -5,15 +5,15 @@ use crate::wire::{
 };
 use crate::{PerFamily, Prefix};
 
-use super::*;
+use crate::rib::*;
 
-pub(super) const US: u32 = 65000;
+pub(in crate::rib) const US: u32 = 65000;
 
-pub(super) fn p(text: &str) -> Prefix {
+pub(in crate::rib) fn p(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-pub(super) fn rib() -> Rib {
+pub(in crate::rib) fn rib() -> Rib {
     let router_id = [10, 0, 0, 100].into();
     Rib::new(RibOptions { local_as: US, router_id, cluster_id: None, max_paths: 8 }, 1)
 }
@@ -23,7 +23,7 @@ fn addr(n: u32) -> IpAddr {
 }
 
 /// Peer `n` is 10.0.0.n with that router id; external ones are in AS 65000 + n.
-pub(super) fn neighbor(n: u32, internal: bool) -> Neighbor {
+pub(in crate::rib) fn neighbor(n: u32, internal: bool) -> Neighbor {
     let own: NextHop = IpAddr::from([10, 0, 0, 100]).into();
     let own6: NextHop = IpAddr::V6("fd00::100".parse().unwrap()).into();
     Neighbor {
@@ -45,7 +45,7 @@ pub(super) fn neighbor(n: u32, internal: bool) -> Neighbor {
 }
 
 /// A RIB with these peers up and told of nothing: `(number, internal)`.
-pub(super) fn with_peers(peers: &[(u32, bool)]) -> Rib {
+pub(in crate::rib) fn with_peers(peers: &[(u32, bool)]) -> Rib {
     let mut rib = rib();
     for (n, internal) in peers {
         rib.peer_up(PeerId(*n), neighbor(*n, *internal));
@@ -57,7 +57,7 @@ pub(super) fn with_peers(peers: &[(u32, bool)]) -> Rib {
 }
 
 /// A route of peer `n` with itself as next hop and, if external, in its path.
-pub(super) fn route(rib: &Rib, n: u32) -> Attributes {
+pub(in crate::rib) fn route(rib: &Rib, n: u32) -> Attributes {
     let mut a = Attributes::local(addr(n));
     match rib.neighbor(PeerId(n)) {
         Some(n) if n.internal => a.local_pref = Some(100),
@@ -66,25 +66,25 @@ pub(super) fn route(rib: &Rib, n: u32) -> Attributes {
     a
 }
 
-pub(super) fn announce_with(rib: &mut Rib, n: u32, nlri: Nlri, edit: impl FnOnce(&mut Attributes)) {
+pub(in crate::rib) fn announce_with(rib: &mut Rib, n: u32, nlri: Nlri, edit: impl FnOnce(&mut Attributes)) {
     let mut attributes = route(rib, n);
     edit(&mut attributes);
     let update = Update { reach: vec![Reach { attributes, nlri: vec![nlri] }], ..Update::default() };
     rib.update(PeerId(n), update).unwrap();
 }
 
-pub(super) fn announce(rib: &mut Rib, n: u32, prefix: &str) {
+pub(in crate::rib) fn announce(rib: &mut Rib, n: u32, prefix: &str) {
     announce_with(rib, n, p(prefix).into(), |_| {});
 }
 
-pub(super) fn withdraw(rib: &mut Rib, n: u32, prefix: &str) {
+pub(in crate::rib) fn withdraw(rib: &mut Rib, n: u32, prefix: &str) {
     let update = Update { withdrawn: vec![p(prefix).into()], ..Update::default() };
     rib.update(PeerId(n), update).unwrap();
 }
 
 /// What a peer hears.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Heard {
+pub(in crate::rib) struct Heard {
     pub announced: Vec<(Nlri, Attributes)>,
     pub withdrawn: Vec<Nlri>,
     pub end_of_rib: Vec<Family>,
@@ -103,7 +103,7 @@ impl Heard {
 }
 
 /// All that peer `n` has to be told now, read back from its octets.
-pub(super) fn drain(rib: &mut Rib, n: u32) -> Heard {
+pub(in crate::rib) fn drain(rib: &mut Rib, n: u32) -> Heard {
     let mut octets = Vec::new();
     let mut heard = Heard::default();
     while let Some(messages) = rib.poll_updates(PeerId(n)) {
@@ -140,13 +140,13 @@ fn hear(heard: &mut Heard, update: Update) {
 }
 
 /// The fates of a prefix's paths by peer.
-pub(super) fn fates(rib: &mut Rib, prefix: &str) -> Vec<(u32, Fate)> {
+pub(in crate::rib) fn fates(rib: &mut Rib, prefix: &str) -> Vec<(u32, Fate)> {
     let found = rib.explain(p(prefix)).expect("the prefix is known");
     found.paths.iter().map(|r| (r.peer.0, r.fate)).collect()
 }
 
 /// Next hops of every change for the kernel, in order.
-pub(super) fn fib(rib: &mut Rib) -> Vec<(String, Vec<String>)> {
+pub(in crate::rib) fn fib(rib: &mut Rib) -> Vec<(String, Vec<String>)> {
     let mut out = Vec::new();
     while let Some(change) = rib.poll_fib() {
         let hops = change.next_hops.iter().map(|h| h.addr.to_string()).collect();

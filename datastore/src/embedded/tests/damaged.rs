@@ -1,10 +1,10 @@
 //! Damaged files: whatever is cut or flipped is noticed, or provably does not matter.
 
-use super::disk::File;
-use super::header::LOG_AT;
-use super::salvage::salvage;
 use super::sim::{Rng, Sim};
-use super::slots::Slots;
+use crate::embedded::disk::File;
+use crate::embedded::header::LOG_AT;
+use crate::embedded::salvage::salvage;
+use crate::embedded::slots::Slots;
 use crate::{CommitError, Error, ErrorKind};
 use model::store::{Entry, Expect, Write};
 

@@ -1,11 +1,11 @@
 //! Power cuts, kills and failing calls at every write and sync, against a model.
 // REQ: A-16
 
-use super::disk::File;
-use super::frame;
-use super::header::{Format, Header, LOG_AT, SECTOR};
 use super::sim::{Fault, Rng, Sim};
-use super::slots::Slots;
+use crate::embedded::disk::File;
+use crate::embedded::frame;
+use crate::embedded::header::{Format, Header, LOG_AT, SECTOR};
+use crate::embedded::slots::Slots;
 use model::store::{Expect, Write};
 use std::collections::BTreeMap;
 

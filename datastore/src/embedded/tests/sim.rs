@@ -1,9 +1,9 @@
 //! A disk for tests: it loses what was not synced, in whole sectors, when the power is cut.
 
-use super::Layout;
-use super::disk::{Disk, File, Syncer};
-use super::header::SECTOR;
-use super::slots::Slots;
+use crate::embedded::Layout;
+use crate::embedded::disk::{Disk, File, Syncer};
+use crate::embedded::header::SECTOR;
+use crate::embedded::slots::Slots;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
