@@ -15,6 +15,7 @@
 //! | [`clean`] | what must hold once every pod is gone |
 //! | [`containerd`], [`podman`], [`cnitool`] | the real clients |
 //! | [`installer`] | `percale-install` in a bed |
+//! | [`leases`] | `percale-ipam` alone, as another plugin calls it |
 //! | [`nodes`] | several nodes, each with its daemon, and one etcd |
 //! | [`strace`] | SIGKILL at the nth call of a system call |
 //! | [`bgp`] | a bridge, nodes that run `percaled`, BIRD, FRR, GoBGP |
@@ -36,6 +37,7 @@ pub mod containerd;
 pub mod daemon;
 pub mod image;
 pub mod installer;
+pub mod leases;
 pub mod netns;
 pub mod nodes;
 pub mod podman;

@@ -5,9 +5,10 @@
 
 use e2e::clean::{held, kernel_is_clean, nothing_held, percalectl};
 use e2e::cnirun::addresses;
+use e2e::leases::Leases;
 use e2e::netns::must;
-use e2e::{Attachment, Bed, Failure, Netns, Network, conf, netns};
-use serde_json::{Value, json};
+use e2e::{Attachment, Bed, Netns, Network, conf, netns};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,32 +18,6 @@ use std::process::Command;
 
 fn network(bed: &Bed) -> Network<'_> {
     Network::new(bed, "net", vec![conf::percale(bed)])
-}
-
-/// Our IPAM alone, as another plugin calls it: no namespace is needed, so leases are cheap.
-struct Leases<'a> {
-    network: Network<'a>,
-    stdin: String,
-}
-
-impl<'a> Leases<'a> {
-    fn new(bed: &'a Bed) -> Self {
-        let ipam = json!({"type": "percale-ipam", "ranges": [[{"subnet": "10.93.0.0/20"}]]});
-        let plugin = conf::with_our_ipam(bed, json!({"type": "bridge"}), ipam);
-        let network = Network::new(bed, "leases", vec![plugin]);
-        let stdin = network.config(&network.plugins[0], None).to_string();
-        Self { network, stdin }
-    }
-
-    fn call(&self, verb: &str, i: usize) -> Result<Value, Failure> {
-        let pod = Attachment {
-            container: format!("lease{i}"),
-            ifname: "eth0".into(),
-            netns: "/run/netns/none".into(),
-            args: String::new(),
-        };
-        self.network.exec_raw(verb, "percale-ipam", self.stdin.as_bytes(), &pod).result()
-    }
 }
 
 /// A small file system for the state directory.
@@ -68,7 +43,7 @@ fn fill(dir: &Path) {
 fn every_lease_can_be_deleted_on_a_full_disk() {
     let bed = Bed::new("full");
     let dir = small_disk(&bed, "8m");
-    let leases = Leases::new(&bed);
+    let leases = Leases::new(&bed, &["10.93.0.0/20"]);
     let count = 300;
     let given: BTreeSet<IpAddr> =
         (0..count).flat_map(|i| addresses(&leases.call("ADD", i).unwrap())).collect();
@@ -150,52 +125,6 @@ fn a_store_that_is_no_directory_is_named() {
     assert!(failure.to_string().contains("state/store"), "{failure}");
     assert_eq!(ns.link_names("eth0"), Vec::<String>::new());
     kernel_is_clean(&bed.host);
-}
-
-/// Every file of the store is garbled in turn, at several places.
-// REQ: A-16
-#[test]
-fn a_corrupt_store_is_told_and_can_be_repaired() {
-    for fraction in [0, 1, 2, 5, 9] {
-        let bed = Bed::new("corrupt");
-        let network = network(&bed);
-        let (a, b) = (bed.netns("a"), bed.netns("b"));
-        let pod = Attachment::new("first-pod", &a);
-        let mine = addresses(&network.add(&pod).unwrap());
-        let intact = percalectl(&bed, &["store", "dump"]);
-        assert!(intact.status.success());
-        garble(&bed.path("state/store"), fraction);
-        match network.add(&Attachment::new("second-pod", &b)) {
-            Ok(result) => assert!(addresses(&result).iter().all(|ip| !mine.contains(ip)), "given twice"),
-            Err(failure) => assert!(failure.code().is_some_and(|c| c >= 5), "{failure}"),
-        }
-        let outcome = network.del(&pod);
-        link_is_gone(&bed, "first-pod", &format!("{outcome:?} at {fraction} tenths"));
-        let dump = bed.write("dump.json", &intact.stdout);
-        let load = percalectl(&bed, &["store", "load", "--force", &dump.display().to_string()]);
-        assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
-        network.gc(&[]).unwrap();
-        nothing_held(&bed);
-    }
-}
-
-/// Overwrites 64 bytes of every file of the store, `tenths` of the way into it.
-fn garble(store: &Path, tenths: u64) {
-    use std::os::unix::fs::FileExt;
-    for entry in fs::read_dir(store).unwrap().map(Result::unwrap) {
-        let len = entry.metadata().unwrap().len();
-        if entry.metadata().unwrap().is_file() && len > 64 {
-            let file = File::options().write(true).open(entry.path()).unwrap();
-            file.write_all_at(&[0xa5; 64], (len - 64) * tenths / 10).unwrap();
-        }
-    }
-}
-
-/// DEL has removed the pod's link, whatever it could do about its lease.
-fn link_is_gone(bed: &Bed, container: &str, outcome: &str) {
-    let alias = |l: &Value| l["ifalias"].as_str().is_some_and(|a| a.contains(container));
-    let left: Vec<Value> = bed.host.links().into_iter().filter(alias).map(|l| l["ifname"].clone()).collect();
-    assert_eq!(left, Vec::<Value>::new(), "DEL left the link of {container}: {outcome}");
 }
 
 #[test]
