@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::health::Health;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use cni::engine::Ledger;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 pub struct Context {
     /// Opened once; watches and commits of all parts go through it.
     pub store: Arc<dyn Store>,
+    /// The same, for the engine.
+    pub memory: Arc<Memory>,
     /// Commits changes of leases, those of many callers together.
     pub ledger: Arc<dyn Ledger>,
     pub node_name: String,

@@ -1,12 +1,13 @@
 //! Frees what pods left behind that are gone and were never deleted (decision 23): containerd, for one,
 //! never calls GC.
 //!
-//! An address is freed on two proofs: the namespace that its lease records is gone, and the runtime,
-//! asked after that, does not know the sandbox. It must have been gone for longer than any call may
+//! An address is freed on two proofs: the namespace that its lease records is gone, and the runtime or the
+//! API server, asked after that, does not know the sandbox or pod. It must have been gone for longer than any call may
 //! last, and is freed by itself, under its attachment's lock, if the lease is still the one that was
 //! judged. A lease without a recorded namespace is only counted.
 
 mod leases;
+mod proof;
 mod runtime;
 
 use crate::context::Context;
@@ -16,6 +17,7 @@ use datastore::Deadline;
 use datastore::lock::AttachmentLock;
 use leases::{Forgotten, Host, Key};
 use prometheus::{IntCounter, IntGauge};
+use proof::Witness;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,9 +68,11 @@ fn sweep(context: &Context, seen: &mut Seen, counts: &Counts) -> Result<()> {
         return Ok(());
     }
     // Asked after the namespaces were looked at.
-    let known = runtime::sandboxes(context.config.cri_socket.as_deref())?;
-    for lease in ripe.iter().filter(|lease| !known.contains(&lease.at.container_id)) {
-        free(context, lease, counts)?;
+    let witness = Witness::find(context)?;
+    for lease in &ripe {
+        if witness.is_gone(lease)? {
+            free(context, lease, counts)?;
+        }
     }
     Ok(())
 }

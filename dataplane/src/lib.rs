@@ -15,6 +15,7 @@ mod gc;
 pub mod health;
 mod http;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 mod node;
 mod owed;
@@ -31,6 +32,7 @@ use context::Context;
 use datastore::Deadline;
 use datastore::lock::{Kind, Lock};
 use health::Health;
+use memory::Memory;
 use metrics::Metrics;
 use parts::Part;
 use shutdown::Shutdown;
@@ -46,6 +48,7 @@ const PARTS: &[Part] = &[
     Part { name: "bgp", run: bgp::run },
     Part { name: "journal", run: owed::run },
     Part { name: "gc", run: gc::run },
+    Part { name: "memory", run: memory::run },
 ];
 
 /// How long the daemon waits for another one on this host before it says so again.
@@ -70,10 +73,16 @@ pub fn run(args: &args::Args) -> Result<()> {
 fn work(config: Config, health: Health, metrics: Metrics, shutdown: &Shutdown) -> Result<()> {
     let Some(_alone) = be_the_only_one(&config, shutdown)? else { return Ok(()) };
     let Some(store) = store::open(&config, &health, shutdown)? else { return Ok(()) };
+    let node_name = config.node_name()?;
+    let memory = match config.is_cluster() {
+        true => Memory::of_cluster(store.clone(), &node_name, &metrics),
+        false => Memory::plain(store.clone(), &metrics),
+    };
     let context = Arc::new(Context {
         store,
+        memory: Arc::new(memory),
         ledger: Arc::new(serve::Group::new(&metrics)),
-        node_name: config.node_name()?,
+        node_name,
         state_dir: config.state_dir.clone(),
         config,
         shutdown: shutdown.clone(),

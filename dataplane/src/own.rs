@@ -38,7 +38,7 @@ pub(crate) fn with_engine<T>(
     context: &Context,
     work: impl FnOnce(&Engine<'_>, &Request) -> Result<T, CniError>,
 ) -> Result<T, CniError> {
-    let (stores, log) = (Held(context.store.clone()), Log::stderr(Level::Info));
+    let (stores, log) = (Held(context.memory.clone()), Log::stderr(Level::Info));
     let engine = Engine {
         stores: &stores,
         ledger: context.ledger.as_ref(),

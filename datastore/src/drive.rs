@@ -1,6 +1,6 @@
 //! Joins a planner to a store: fetch what it needs, commit what it plans, plan again on conflict.
 
-use crate::{CommitError, Deadline, Error, Store};
+use crate::{Age, CommitError, Deadline, Error, Store};
 use model::store::{Entry, Plan, Stop, View, Write};
 
 /// How often planning may start over, by conflict or by need, before giving up.
@@ -32,7 +32,25 @@ impl std::fmt::Display for Conflicts {
     }
 }
 
-/// Runs `plan` against `store` until it is done or committed.
+/// How a plan is driven.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// How old the first reading may be. Those that follow may add what was known then; after a conflict
+    /// they are as of now.
+    pub age: Age,
+    /// Committed by [`Store::commit_each`]; otherwise by [`Store::commit_soon`], and the caller answers
+    /// only after a [`Store::settle`].
+    pub durable: bool,
+}
+
+impl How {
+    /// Durable, after a first reading of that age.
+    pub fn of(age: Age) -> Self {
+        Self { age, durable: true }
+    }
+}
+
+/// Runs `plan` against `store` until it is done or committed, from a reading as of now.
 ///
 /// `view` may hold earlier knowledge; stale entries cost a conflict, never correctness.
 pub fn drive<T, E>(
@@ -41,46 +59,18 @@ pub fn drive<T, E>(
     deadline: Deadline,
     plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
 ) -> Result<(T, Conflicts), DriveError<E>> {
-    run(store, view, deadline, How { fresh: true, durable: true }, plan)
+    drive_as(How::of(Age::Now), store, view, deadline, plan)
 }
 
-/// As [`drive`], with `Store::commit_soon`: the caller answers only after a `Store::settle`.
-pub fn drive_soon<T, E>(
-    store: &dyn Store,
-    view: &mut View,
-    deadline: Deadline,
-    plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
-) -> Result<(T, Conflicts), DriveError<E>> {
-    run(store, view, deadline, How { fresh: true, durable: false }, plan)
-}
-
-/// As [`drive`], for a plan that may begin with what `store` has read before: it followed another one
-/// at once, and what others did since then would cost it a conflict or nothing.
-pub fn drive_on<T, E>(
-    store: &dyn Store,
-    view: &mut View,
-    deadline: Deadline,
-    plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
-) -> Result<(T, Conflicts), DriveError<E>> {
-    run(store, view, deadline, How { fresh: false, durable: true }, plan)
-}
-
-#[derive(Clone, Copy)]
-struct How {
-    /// The first reading is fresh; those that follow may add what was known then.
-    fresh: bool,
-    /// The commit is durable when it returns.
-    durable: bool,
-}
-
-fn run<T, E>(
-    store: &dyn Store,
-    view: &mut View,
-    deadline: Deadline,
+/// As [`drive`], in another way.
+pub fn drive_as<T, E>(
     how: How,
+    store: &dyn Store,
+    view: &mut View,
+    deadline: Deadline,
     mut plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
 ) -> Result<(T, Conflicts), DriveError<E>> {
-    let How { mut fresh, durable } = how;
+    let How { mut age, durable } = how;
     let mut cost = Conflicts::default();
     view.begin();
     for _ in 0..MAX_ROUNDS {
@@ -90,7 +80,7 @@ fn run<T, E>(
                 let committed = commit(store, writes, deadline, durable)?;
                 if committed.conflict {
                     cost.conflicts += 1;
-                    fresh = true;
+                    age = Age::Now;
                     view.record(committed.applied, committed.current);
                 } else {
                     committed.current.into_iter().for_each(|(key, entry)| view.put(&key, entry));
@@ -100,12 +90,12 @@ fn run<T, E>(
             Ok(Plan::Step(writes)) => {
                 let committed = commit(store, writes, deadline, durable)?;
                 cost.conflicts += u32::from(committed.conflict);
-                fresh = true;
+                age = Age::Now;
                 view.record(committed.applied, committed.current);
             }
             Err(Stop::Need(queries)) => {
                 cost.reads += 1;
-                store.fetch(&queries, std::mem::take(&mut fresh), view, deadline)?;
+                store.fetch(&queries, std::mem::replace(&mut age, Age::Before), view, deadline)?;
             }
             Err(Stop::Fail(error)) => return Err(DriveError::Plan(error)),
         }

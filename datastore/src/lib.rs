@@ -15,7 +15,7 @@ mod fetch;
 pub mod journal;
 pub mod lock;
 
-pub use drive::{Conflicts, DriveError, drive, drive_on, drive_soon};
+pub use drive::{Conflicts, DriveError, How, drive, drive_as};
 pub use error::{CommitError, Error, ErrorKind};
 
 use model::store::{Entry, Query, Revision, View, Write};
@@ -65,16 +65,9 @@ pub trait Store: Send + Sync {
         Ok(self.keys(prefix, deadline)?.into_iter().map(|key| (key, 0)).collect())
     }
 
-    /// Answers all `queries` into `view`. With `fresh` the answers are as of now; without, what this
-    /// handle has read before may do: a stale answer costs a conflict, never correctness.
-    fn fetch(
-        &self,
-        queries: &[Query],
-        fresh: bool,
-        view: &mut View,
-        deadline: Deadline,
-    ) -> Result<(), Error> {
-        let _ = fresh;
+    /// Answers all `queries` into `view`, none older than `age` says.
+    fn fetch(&self, queries: &[Query], age: Age, view: &mut View, deadline: Deadline) -> Result<(), Error> {
+        let _ = age;
         fetch::one_by_one(self, queries, view, deadline)
     }
 
@@ -111,6 +104,22 @@ pub trait Store: Send + Sync {
 
     /// Starts a watch of `prefix`: first every existing entry, then [`Event::Synced`], then changes.
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error>;
+
+    /// As [`Store::watch`], of one key; of others that begin with it events may come too.
+    fn watch_key(&self, key: &str) -> Result<Box<dyn Watch>, Error> {
+        self.watch(key)
+    }
+}
+
+/// How old an answer may be. A stale one costs a conflict, never correctness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// As of now.
+    Now,
+    /// As a running watch has told it; as of now where there is none.
+    Watched,
+    /// What this handle has read or been told before will do.
+    Before,
 }
 
 /// A change under a watched prefix.

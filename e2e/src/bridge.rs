@@ -5,9 +5,10 @@ use crate::netns::Netns;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 struct State {
@@ -104,17 +105,27 @@ fn both(state: &State, client: &TcpStream, server: &TcpStream) -> std::io::Resul
     Ok((client.try_clone()?, server.try_clone()?))
 }
 
+/// What comes is passed on when its time has come; as on a long line, what comes behind it is not held up.
 fn pump(state: Arc<State>, mut from: TcpStream, mut to: TcpStream, to_server: bool) {
+    let (line, late) = channel();
+    let shared = state.clone();
     thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
             while state.stalled.load(Ordering::SeqCst) && !state.closed.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(5));
             }
-            if to_server {
-                thread::sleep(Duration::from_millis(state.delay.load(Ordering::SeqCst)));
+            if line.send((Instant::now(), buffer[..n].to_vec())).is_err() {
+                break;
             }
-            if to.write_all(&buffer[..n]).is_err() {
+        }
+    });
+    thread::spawn(move || {
+        for (since, bytes) in late {
+            let delay = if to_server { shared.delay.load(Ordering::SeqCst) } else { 0 };
+            let due = since + Duration::from_millis(delay);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
                 break;
             }
         }

@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
 /// Where a cluster keeps Calico's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -311,6 +313,30 @@ impl Node {
         };
         crate::conf::put_all(&mut plugin, store);
         plugin
+    }
+
+    /// Blocks of 64 addresses of both families, as they are by default, in place of smaller ones.
+    pub fn use_usual_blocks(&self) {
+        let name = self.pool("v4");
+        let spec = json!({"cidr": format!("10.{}.0.0/24", 100 + self.number), "blockSize": 26, "nodeSelector": "all()"});
+        self.cluster.put(self.kind, &key("ippools", &name), Some(resource("IPPool", &name, spec)));
+    }
+
+    /// Makes a pod of this node in Kubernetes; `CNI_ARGS` of its sandbox.
+    pub fn make_pod(&self, name: &str) -> String {
+        let name = format!("{}-{name}", self.name);
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"nodeName": self.name, "containers": [{"name": "c", "image": "none"}]},
+        });
+        let made = self.cluster.api("POST", PODS, Some(&pod));
+        let uid = made["metadata"]["uid"].as_str().unwrap_or_else(|| panic!("{made}"));
+        format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name};K8S_POD_UID={uid}")
+    }
+
+    pub fn delete_pod(&self, name: &str) {
+        let path = format!("{PODS}/{}-{name}", self.name);
+        self.cluster.api("DELETE", &path, Some(&json!({"gracePeriodSeconds": 0})));
     }
 
     /// How many addresses of its pools are given.

@@ -1,6 +1,7 @@
 //! The host daemon, in a bed.
 
 use crate::bed::{Bed, wait_for};
+use crate::cluster::{Kind, Node};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs::File;
@@ -59,6 +60,34 @@ impl<'a> Daemon<'a> {
         wait_for("percaled listens", || daemon.has_ended() || daemon.listens());
         assert!(!daemon.has_ended(), "percaled ended: {}", daemon.log());
         daemon
+    }
+
+    /// With the store of a cluster's node, through the node's bridge.
+    pub fn of_node(bed: &'a Bed, node: &Node, args: &[&str]) -> Self {
+        let path = |path: PathBuf| path.display().to_string();
+        let mut how = Start::with_args(&["--node-name", &node.name]);
+        how.args.extend(args.iter().map(OsString::from));
+        how.env = match node.kind {
+            Kind::Etcd => vec![
+                ("ETCD_ENDPOINTS".to_owned(), node.bridge.url("https")),
+                ("ETCD_CA_CERT_FILE".to_owned(), path(node.cluster.pki("ca.crt"))),
+                ("ETCD_CERT_FILE".to_owned(), path(node.cluster.pki("etcd-client.crt"))),
+                ("ETCD_KEY_FILE".to_owned(), path(node.cluster.pki("etcd-client.key"))),
+            ],
+            Kind::Kubernetes => {
+                // The daemon's account may do what an administrator's may.
+                let own =
+                    std::fs::read_to_string(node.cluster.admin_kubeconfig()).expect("the cluster has it");
+                let own = own.replace(&node.cluster.url(), &node.bridge.url("https"));
+                vec![("KUBECONFIG".to_owned(), path(bed.write("daemon.kubeconfig", own)))]
+            }
+        };
+        Self::start_as(bed, &how)
+    }
+
+    /// Waits until the watches of what every request asks for have told everything.
+    pub fn wait_watched(&self) {
+        wait_for("the watches", || self.metric("percale_store_unwatched") == 0.0);
     }
 
     /// Starts it and does not wait.

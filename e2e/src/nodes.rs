@@ -9,6 +9,8 @@
 
 use crate::bins::target_dir;
 use crate::netns::{Netns, must};
+use datastore::Deadline;
+use datastore_etcd::Etcd;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -122,6 +124,13 @@ impl Cluster {
         let mut command = self.router.command("curl");
         command.args(["-sSf", "-X", "POST", "-d", &body.to_string()]).arg(format!("{ETCD}/v3/kv/{call}"));
         serde_json::from_slice(&must(&mut command)).expect("etcd answers JSON")
+    }
+
+    /// The store, for what is too much for single calls.
+    pub fn etcd(&self) -> Etcd {
+        let config = datastore_etcd::Config { endpoints: vec![ETCD.to_owned()], ..Default::default() };
+        let deadline = Deadline::after(Duration::from_secs(30));
+        self.router.run(move || Etcd::open(&config, deadline)).expect("etcd answers")
     }
 
     /// Stops (or continues) etcd where it is.
@@ -241,6 +250,11 @@ impl Node {
         command.stderr(log.expect("the bed is writable"));
         let daemon = self.host.run(move || command.process_group(0).spawn());
         self.daemon = Some(daemon.expect("percaled can be run"));
+    }
+
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon was started").id()
     }
 
     /// What `/readiness` answers.

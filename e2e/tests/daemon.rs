@@ -452,6 +452,15 @@ fn a_daemon_of_the_version_before_is_asked_in_its_words_and_an_unknown_one_not_a
         assert_eq!(last_log_line(&bed).contains("wire_ms="), !by_daemon, "{}", last_log_line(&bed));
         network.check(&pod).unwrap();
         network.del(&pod).unwrap();
+        // Under load too.
+        let mut spaces = Vec::new();
+        let pods = many(&bed, 8, &mut spaces);
+        at_once(&pods, |pod| {
+            for _ in 0..3 {
+                network.add(pod).unwrap();
+                network.del(pod).unwrap();
+            }
+        });
         let missing = Attachment::new("c2", &ns).named("lo");
         assert_eq!(network.add(&missing).unwrap_err().code(), Some(104));
         network.del(&missing).unwrap();

@@ -6,7 +6,7 @@ use e2e::bed::wait_for;
 use e2e::clean::kernel_is_clean;
 use e2e::cluster::{Cluster, Kind, Node};
 use e2e::cnirun::addresses;
-use e2e::daemon::{Daemon, Start, asking};
+use e2e::daemon::{Daemon, asking};
 use e2e::{Attachment, Bed, Netns, Network};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -17,28 +17,6 @@ fn node(kind: Kind, tag: &str) -> (Bed, Node) {
     let bed = Bed::new(tag);
     let node = Node::join(&Cluster::shared(), kind, &bed);
     (bed, node)
-}
-
-fn start<'a>(bed: &'a Bed, node: &Node) -> Daemon<'a> {
-    let path = |path: std::path::PathBuf| path.display().to_string();
-    let env = match node.kind {
-        Kind::Etcd => vec![
-            ("ETCD_ENDPOINTS".to_owned(), node.bridge.url("https")),
-            ("ETCD_CA_CERT_FILE".to_owned(), path(node.cluster.pki("ca.crt"))),
-            ("ETCD_CERT_FILE".to_owned(), path(node.cluster.pki("etcd-client.crt"))),
-            ("ETCD_KEY_FILE".to_owned(), path(node.cluster.pki("etcd-client.key"))),
-        ],
-        Kind::Kubernetes => {
-            // The daemon's account may do what an administrator's may.
-            let own = std::fs::read_to_string(node.cluster.admin_kubeconfig()).unwrap();
-            let kubeconfig =
-                bed.write("daemon.kubeconfig", own.replace(&node.cluster.url(), &node.bridge.url("https")));
-            vec![("KUBECONFIG".to_owned(), path(kubeconfig))]
-        }
-    };
-    let mut how = Start::with_args(&["--node-name", &node.name]);
-    how.env = env;
-    Daemon::start_as(bed, &how)
 }
 
 fn network<'a>(bed: &'a Bed, node: &Node) -> Network<'a> {
@@ -76,13 +54,17 @@ fn calls_about(bed: &Bed, failure: &e2e::Failure) -> String {
 fn pods_at_once_share_commits_on_a_slow_store() {
     for kind in Kind::BOTH {
         let (bed, node) = node(kind, "dslow");
-        let daemon = start(&bed, &node);
+        node.use_usual_blocks();
+        let daemon = Daemon::of_node(&bed, &node, &[]);
+        daemon.wait_watched();
         let network = network(&bed, &node);
         let (_spaces, pods) = pods(&bed, 110);
         network.add(&pods[0]).unwrap();
         node.bridge.delay(20);
         let (_, lone) = timed(|| network.add(&pods[1]).unwrap());
-        let before = daemon.metric("percale_ipam_commits_total");
+        let counts =
+            ["percale_ipam_commits_total", "percale_ipam_block_writes_total", "percale_store_reads_total"];
+        let before = counts.map(|name| daemon.metric(name));
         let (results, all) = timed(|| {
             at_once(&pods[2..], |pod| {
                 timed(|| {
@@ -90,15 +72,20 @@ fn pods_at_once_share_commits_on_a_slow_store() {
                 })
             })
         });
-        let commits = daemon.metric("percale_ipam_commits_total") - before;
+        let now = counts.map(|name| daemon.metric(name));
+        let [commits, blocks, reads] = [0, 1, 2].map(|at| now[at] - before[at]);
         let slowest = results.iter().map(|(_, took)| *took).max().unwrap();
         println!(
-            "{kind:?} at 20 ms: 108 ADDs in {commits} commits, {all:?} in all, the slowest {slowest:?}, a lone one {lone:?}"
+            "{kind:?} at 20 ms: 108 ADDs in {commits} commits with {blocks} writes of blocks, {reads} reads, {all:?} \
+             in all, the slowest {slowest:?}, a lone one {lone:?}"
         );
         let given: BTreeSet<_> =
             results.iter().flat_map(|(result, _): &(Value, _)| addresses(result)).collect();
         assert_eq!(given.len(), 2 * 108, "an address was given twice");
-        assert!(commits <= 10.0, "{commits} commits");
+        // At most ten of each family.
+        assert!(commits <= 10.0 && blocks <= 20.0, "{commits} commits, {blocks} writes of blocks");
+        // New blocks are looked for, a pod does not read.
+        assert!(reads <= 10.0, "{reads} reads");
         let (_, all) = timed(|| at_once(&pods, |pod| network.del(pod).unwrap()));
         println!("{kind:?} at 20 ms: 110 DELs in {all:?}");
         node.bridge.delay(0);
@@ -113,7 +100,7 @@ fn pods_at_once_share_commits_on_a_slow_store() {
 fn owed_releases_are_finished_in_the_background() {
     for kind in Kind::BOTH {
         let (bed, node) = node(kind, "dowed");
-        let daemon = start(&bed, &node);
+        let daemon = Daemon::of_node(&bed, &node, &[]);
         let mut network = network(&bed, &node);
         network.plugins[0]["del_timeout"] = serde_json::json!(6);
         let (_spaces, pods) = pods(&bed, 4);
@@ -155,11 +142,11 @@ fn pods_start_while_the_daemon_is_killed() {
                 });
             }
             for _ in 0..kills {
-                let daemon = start(&bed, &node);
+                let daemon = Daemon::of_node(&bed, &node, &[]);
                 thread::sleep(Duration::from_millis(300));
                 daemon.kill();
             }
-            let last = start(&bed, &node);
+            let last = Daemon::of_node(&bed, &node, &[]);
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             last
         });

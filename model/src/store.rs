@@ -234,10 +234,21 @@ impl View {
         self.full = full;
     }
 
-    /// Drops what is known of one key by itself; a list that covers it stays.
-    pub fn forget(&mut self, key: &str) {
+    /// Drops what is known of the keys under a prefix.
+    pub fn forget(&mut self, prefix: &str) {
+        self.forget_under(prefix);
+        self.lists.retain(|list| !list.starts_with(prefix) && !prefix.starts_with(list.as_str()));
+    }
+
+    /// Drops the lists of keys alone.
+    pub fn forget_key_lists(&mut self) {
+        self.key_lists.clear();
+    }
+
+    /// Takes a key that is not known for one that does not exist; that it does costs a conflict.
+    pub fn assume_absent(&mut self, key: &str) {
         if !self.covered(key) {
-            self.known.remove(key);
+            self.known.entry(key.to_owned()).or_insert(None);
         }
     }
 
@@ -304,6 +315,19 @@ mod tests {
         view.put("/a", None);
         let wanted = [Query::Get("/a".into()), Query::List("/p/".into()), Query::Keys("/k/".into())];
         assert_eq!(view.require(wanted.clone()), Err(Missing(wanted[1..].to_vec())));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_missing_again() {
+        let mut view = View::new();
+        view.put_list("/b/", vec![entry("/b/1")]);
+        view.put("/c", Some(entry("/c")));
+        view.forget("/b/");
+        assert!(view.get("/b/1").is_err() && view.keys("/b/").is_err());
+        assert_eq!(view.get("/c").unwrap(), Some(&entry("/c")));
+        view.assume_absent("/c");
+        view.assume_absent("/d");
+        assert_eq!((view.get("/c").unwrap().is_some(), view.get("/d").unwrap()), (true, None));
     }
 
     #[test]

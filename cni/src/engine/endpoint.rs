@@ -16,7 +16,7 @@ use super::undo::Undo;
 use super::{failure, leases};
 use cni_protocol::{Attachment, CniError};
 use datastore::embedded::Mode;
-use datastore::{DriveError, drive};
+use datastore::{Age, DriveError, How, drive_as};
 use model::endpoint::KUBERNETES;
 use model::store::{Entry, Expect, Plan, Query, Stop, View, Write};
 use model::{Stored, WorkloadEndpoint, profile, time};
@@ -64,10 +64,12 @@ pub(crate) fn ifname<'n>(call: &Call, at: &'n Attachment) -> &'n str {
 
 fn commit(call: &Call, facts: &Facts, wanted: WorkloadEndpoint) -> Result<(), CniError> {
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
-    let done = drive(store.as_ref(), &mut View::new(), call.deadline, |view| match call.is_kubernetes() {
+    let plan = |view: &View| match call.is_kubernetes() {
         true => plan_view(view, facts, &wanted),
         false => plan_object(view, call, &wanted),
-    });
+    };
+    let how = How::of(Age::Watched);
+    let done = drive_as(how, store.as_ref(), &mut View::new(), call.deadline, plan);
     done.map(|_| ()).map_err(in_cni)
 }
 
@@ -89,14 +91,14 @@ fn plan_view(view: &View, facts: &Facts, wanted: &WorkloadEndpoint) -> Result<Pl
     Ok(Plan::Commit(vec![Write { key, expect: Expect::Any, value: Some(wanted.encode()) }], ()))
 }
 
-/// In etcd: in place of what is there, whose identity and unknown members stay.
+/// In etcd: as a new one, unread, and after a conflict in place of what is there, whose identity and
+/// unknown members stay.
 fn plan_object(view: &View, call: &Call, wanted: &WorkloadEndpoint) -> Result<Plan<()>, Stop<CniError>> {
     let key = wanted.key();
     let network = network_profile(call, wanted);
     let profile_key = network.as_ref().map(model::Profile::key);
-    let queries = std::iter::once(key.clone()).chain(profile_key.clone()).map(Query::Get);
-    view.require(queries)?;
-    let before = view.get(&key)?;
+    view.require(profile_key.clone().map(Query::Get))?;
+    let before = view.get(&key).unwrap_or_default();
     let value = joined(call, before.map(decoded).transpose()?, wanted.clone());
     let expect = before.map_or(Expect::Absent, |entry| Expect::At(entry.revision));
     let mut writes = vec![Write { key, expect, value: Some(value.encode()) }];

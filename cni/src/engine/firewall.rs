@@ -4,8 +4,8 @@
 use super::call::Call;
 use super::failure;
 use cni_protocol::CniError;
-use datastore::drive_on;
 use datastore::embedded::Mode;
+use datastore::{Age, How, drive_as};
 use ipam::IpamError;
 use ipnet::IpNet;
 use model::decode::Stored;
@@ -21,8 +21,9 @@ const TABLE: &str = "percale";
 pub(crate) fn ensure(call: &Call, networks: &[IpNet]) -> Result<(), CniError> {
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
     // The addresses were committed a moment ago: what was read then is new enough.
+    let how = How::of(Age::Before);
     let planned =
-        drive_on(store.as_ref(), &mut View::new(), call.deadline, |view| plan(view, call, networks));
+        drive_as(how, store.as_ref(), &mut View::new(), call.deadline, |view| plan(view, call, networks));
     let (nat, _) = planned.map_err(failure::drive)?;
     let wish = Firewall {
         table: TABLE.to_owned(),

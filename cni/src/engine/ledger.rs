@@ -4,7 +4,7 @@
 use super::{failure, ready};
 use cni_protocol::CniError;
 use datastore::lock::{Kind, Lock};
-use datastore::{Deadline, DriveError, ErrorKind, Store, drive, drive_soon};
+use datastore::{Age, Deadline, DriveError, ErrorKind, How, Store, drive_as};
 use ipam::{Answer, BatchItem, Context, IpamError};
 use model::Scope;
 use model::store::{Plan, Stop, View};
@@ -93,11 +93,11 @@ impl Ledger for Direct {
         let _lock = change.lock()?;
         let mut known = std::mem::take(&mut change.known);
         let items = [change.item.clone()];
-        commit(&mut known, &change, &items, change.deadline).remove(0)
+        commit(&mut known, &change, &items, Age::Now, change.deadline).remove(0)
     }
 
     fn probe(&self, change: Change) -> Result<(), CniError> {
-        probe(&mut View::new(), &change)
+        probe(&mut View::new(), &change, Age::Now)
     }
 }
 
@@ -105,9 +105,9 @@ impl Ledger for Direct {
 ///
 /// # Errors
 /// As [`Ledger::probe`].
-pub fn probe(view: &mut View, change: &Change) -> Result<(), CniError> {
+pub fn probe(view: &mut View, change: &Change, age: Age) -> Result<(), CniError> {
     let (cx, item) = (change.context(), std::slice::from_ref(&change.item));
-    let planned = drive(change.store.as_ref(), view, change.deadline, |view| {
+    let planned = drive_as(How::of(age), change.store.as_ref(), view, change.deadline, |view| {
         match ready::gated(change.is_cluster, view, ipam::plan_batch(view, &cx, item))? {
             Plan::Commit(_, answers) | Plan::Done(answers) => {
                 answers.into_iter().collect::<Result<Vec<_>, _>>().map_err(Stop::Fail).map(Plan::Done)
@@ -123,20 +123,22 @@ pub fn probe(view: &mut View, change: &Change) -> Result<(), CniError> {
 /// of its own. `of` says for whom, and where; its host's IPAM lock is held by the caller. `view` may hold
 /// earlier knowledge.
 ///
-/// What conflicts again and again becomes smaller (decision 26), and what the store refuses as a whole
+/// `age` is how old the first reading may be. What conflicts again and again becomes smaller (decision 26), and what the store refuses as a whole
 /// is split, so that one change does not hold up or fail the others.
 pub fn commit(
     view: &mut View,
     of: &Change,
     items: &[BatchItem],
+    age: Age,
     deadline: Deadline,
 ) -> Vec<Result<Answer, CniError>> {
-    match drive_soon(of.store.as_ref(), view, deadline, planner(of, items)) {
-        Ok((answers, _)) => settle(view, of, items, answers, deadline),
+    let how = How { age, durable: false };
+    match drive_as(how, of.store.as_ref(), view, deadline, planner(of, items)) {
+        Ok((answers, _)) => settle(view, of, items, answers, age, deadline),
         Err(error) if items.len() > 1 && may_be_one_items(&error) => {
             let (first, second) = items.split_at(items.len() / 2);
-            let mut answers = commit(view, of, first, deadline);
-            answers.extend(commit(view, of, second, deadline));
+            let mut answers = commit(view, of, first, age, deadline);
+            answers.extend(commit(view, of, second, age, deadline));
             answers
         }
         Err(error) => {
@@ -185,6 +187,7 @@ fn settle(
     of: &Change,
     items: &[BatchItem],
     answers: Answers,
+    age: Age,
     deadline: Deadline,
 ) -> Vec<Result<Answer, CniError>> {
     let repeated = |a: &Result<Answer, IpamError>| matches!(a, Ok(Answer::Assigned(a)) if a.repeated);
@@ -195,7 +198,7 @@ fn settle(
     let is_deferred = |answer: &Result<Answer, IpamError>| matches!(answer, Ok(Answer::Deferred));
     let left: Vec<BatchItem> =
         items.iter().zip(&answers).filter(|(_, a)| is_deferred(a)).map(|(item, _)| item.clone()).collect();
-    let later = if left.is_empty() { Vec::new() } else { commit(view, of, &left, deadline) };
+    let later = if left.is_empty() { Vec::new() } else { commit(view, of, &left, age, deadline) };
     let mut later = later.into_iter();
     let answer = |answer: Result<Answer, IpamError>| match answer {
         Ok(Answer::Deferred) => later.next().expect("each deferred item was committed again"),

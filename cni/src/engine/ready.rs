@@ -4,7 +4,7 @@ use super::call::Call;
 use super::{failure, journal, leases, node};
 use cni_protocol::{CniError, Code};
 use datastore::embedded::Mode;
-use datastore::{DriveError, drive};
+use datastore::{Age, DriveError, How, drive_as};
 use ipam::IpamError;
 use model::decode::Stored;
 use model::resource::NodeSpec;
@@ -21,10 +21,12 @@ pub(crate) fn for_add(call: &Call) -> Result<(), CniError> {
         node::required(call.req)?;
     }
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
-    let mut view = View::new();
-    let planned = drive(store.as_ref(), &mut view, call.deadline, |view| plan_node(view, call));
-    planned.map(|_| ()).map_err(plan_error)?;
-    call.learn(view);
+    let ready = |age, view: &mut View| {
+        let planned =
+            drive_as(How::of(age), store.as_ref(), view, call.deadline, |view| plan_node(view, call));
+        planned.map(|_| ())
+    };
+    call.learn(watched(ready)?);
     journal::prepare(call)
 }
 
@@ -39,10 +41,24 @@ pub(crate) fn for_status(call: &Call) -> Result<(), CniError> {
         node::required(call.req)?;
         store.barrier(call.deadline).map_err(|e| failure::store(&e))?;
     }
-    let planned = drive(store.as_ref(), &mut View::new(), call.deadline, |view| {
-        plan_node(view, call).map(|_| Plan::Done(()))
-    });
-    planned.map(|_| ()).map_err(plan_error)
+    let ready = |age, view: &mut View| {
+        let planned = drive_as(How::of(age), store.as_ref(), view, call.deadline, |view| {
+            plan_node(view, call).map(|_| Plan::Done(()))
+        });
+        planned.map(|_| ())
+    };
+    watched(ready).map(|_| ())
+}
+
+/// Asks what a watch has told, and the store itself before anything is refused. What was read.
+fn watched(ready: impl Fn(Age, &mut View) -> Result<(), DriveError<CniError>>) -> Result<View, CniError> {
+    let mut view = View::new();
+    let first = ready(Age::Watched, &mut view);
+    if !matches!(first, Err(DriveError::Plan(_))) {
+        return first.map(|()| view).map_err(plan_error);
+    }
+    view.clear();
+    ready(Age::Now, &mut view).map(|()| view).map_err(plan_error)
 }
 
 fn plan_node(view: &View, call: &Call) -> Result<Plan<()>, Stop<CniError>> {

@@ -414,6 +414,14 @@ impl Graph {
         holders
     }
 
+    /// Blocks of others, or of nobody, that this node has addresses of.
+    pub fn borrowed_from(&self) -> BTreeSet<IpNet> {
+        let blocks = self.blocks_of.get(&self.me).into_iter().flatten();
+        let is_own =
+            |cidr: &&IpNet| self.blocks.get(cidr).is_some_and(|b| b.owner.as_ref() == Some(&self.me));
+        blocks.filter(|cidr| !is_own(cidr)).copied().collect()
+    }
+
     /// The networks of a node: its blocks and what it borrowed.
     fn routed_to(&self, node: &str, family: Family) -> BTreeSet<IpNet> {
         let mut nets = BTreeSet::new();

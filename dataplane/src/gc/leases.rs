@@ -44,6 +44,12 @@ impl Forgotten {
         (self.held.ip, self.at.clone(), self.held.sequence, since)
     }
 
+    /// Key of the pod in Kubernetes, and its UID, where the lease records both.
+    pub fn pod(&self) -> Option<(String, &str)> {
+        let attr = |key: &str| self.held.attrs.get(key).map(String::as_str);
+        Some((model::pod::key(attr("namespace")?, attr("pod")?), attr("poduid")?))
+    }
+
     fn namespace(&self) -> Option<(&str, u64)> {
         let (path, inode) = model::netns::parse(self.held.attrs.get("netns")?);
         Some((path, inode?))
@@ -86,16 +92,18 @@ impl Host {
     }
 }
 
-/// The leases of this node's attachments, in the blocks that are affine to it, of every scope.
+/// The leases of this node's attachments, in the blocks that are affine to it, of every scope, and in
+/// those that it borrowed from.
 pub(super) fn own(context: &Context) -> Result<Vec<Forgotten>> {
     let mut view = View::new();
     let scopes = read(context, &mut view, ipam::scopes)?;
     let mut all = Vec::new();
     for scope in &scopes {
-        read(context, &mut view, |view| own_blocks(view, scope, &context.node_name))?;
+        let of = Of { scope, node: &context.node_name, borrowed: borrowed(context, scope) };
+        read(context, &mut view, |view| of.blocks(view))?;
         let change =
             crate::owed::change(context, scope.clone(), ipam::BatchItem::Release(ipam::Release::default()));
-        let blocks = only_own_blocks(&view, scope, &context.node_name)?;
+        let blocks = of.only(&view)?;
         let held = match ipam::holdings(&blocks, &change.context()) {
             Ok(holdings) => holdings.held,
             Err(_) => return Err(anyhow!("blocks of {scope:?} cannot be read")),
@@ -115,31 +123,50 @@ fn read<T>(
     Ok(out)
 }
 
-/// Reads the blocks that this node has claimed.
-fn own_blocks(view: &View, scope: &Scope, node: &str) -> Result<Vec<String>, Stop<IpamError>> {
-    let prefixes = Family::BOTH.map(|family| keys::affinities(scope, node, family));
-    view.require(prefixes.iter().cloned().map(Query::List))?;
-    let mut blocks = Vec::new();
-    for prefix in &prefixes {
-        blocks.extend(view.list(prefix)?.filter_map(|entry| match keys::parse(&entry.key) {
-            Some(StoredKey::Affinity { cidr, .. }) => Some(keys::block(scope, &cidr)),
-            _ => None,
-        }));
+/// Keys of blocks of others that this node has addresses of. The plane's word does: what it does not know
+/// yet is collected later.
+fn borrowed(context: &Context, scope: &Scope) -> Vec<String> {
+    match scope {
+        Scope::Cluster => context.plane.borrowed().iter().map(|cidr| keys::block(scope, cidr)).collect(),
+        Scope::Network(_) => Vec::new(),
     }
-    view.require(blocks.iter().cloned().map(Query::Get))?;
-    Ok(blocks)
 }
 
-/// A view in which these are all the blocks there are.
-fn only_own_blocks(view: &View, scope: &Scope, node: &str) -> Result<View> {
-    let incomplete = || anyhow!("blocks were not read");
-    let own = own_blocks(view, scope, node).map_err(|_| incomplete())?;
-    let mut blocks = View::new();
-    for family in Family::BOTH {
-        let prefix = keys::blocks(scope, family);
-        let entries = own.iter().filter(|key| key.starts_with(&prefix));
-        let entries = entries.filter_map(|key| view.get(key).ok().flatten().cloned()).collect();
-        blocks.put_list(&prefix, entries);
+/// Whose blocks are looked at.
+struct Of<'a> {
+    scope: &'a Scope,
+    node: &'a str,
+    borrowed: Vec<String>,
+}
+
+impl Of<'_> {
+    /// Reads the blocks that the node has claimed, and those that it borrowed from.
+    fn blocks(&self, view: &View) -> Result<Vec<String>, Stop<IpamError>> {
+        let prefixes = Family::BOTH.map(|family| keys::affinities(self.scope, self.node, family));
+        view.require(prefixes.iter().cloned().map(Query::List))?;
+        let mut blocks = self.borrowed.clone();
+        for prefix in &prefixes {
+            blocks.extend(view.list(prefix)?.filter_map(|entry| match keys::parse(&entry.key) {
+                Some(StoredKey::Affinity { cidr, .. }) => Some(keys::block(self.scope, &cidr)),
+                _ => None,
+            }));
+        }
+        blocks.sort();
+        blocks.dedup();
+        view.require(blocks.iter().cloned().map(Query::Get))?;
+        Ok(blocks)
     }
-    Ok(blocks)
+
+    /// A view in which these are all the blocks there are.
+    fn only(&self, view: &View) -> Result<View> {
+        let ours = self.blocks(view).map_err(|_| anyhow!("blocks were not read"))?;
+        let mut blocks = View::new();
+        for family in Family::BOTH {
+            let prefix = keys::blocks(self.scope, family);
+            let entries = ours.iter().filter(|key| key.starts_with(&prefix));
+            let entries = entries.filter_map(|key| view.get(key).ok().flatten().cloned()).collect();
+            blocks.put_list(&prefix, entries);
+        }
+        Ok(blocks)
+    }
 }

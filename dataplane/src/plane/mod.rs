@@ -170,6 +170,7 @@ impl<'a> Plane<'a> {
     /// Brings the kernel to the wish: by difference, or by comparison where that is due.
     fn work(&mut self) {
         merge(&mut self.delta, self.graph.flush());
+        self.context.plane.set_borrowed(self.graph.borrowed_from());
         let now = Instant::now();
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if !self.delta.workloads.is_empty() {

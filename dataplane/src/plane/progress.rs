@@ -1,7 +1,9 @@
 //! What other parts may know of the plane.
 
+use ipnet::IpNet;
 use model::Family;
 use policy::config::Problem;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ struct State {
     problems: Vec<Problem>,
     /// Names of the WireGuard links that exist.
     wireguard: Vec<(Family, String)>,
+    /// Blocks of others that this node has addresses of.
+    borrowed: BTreeSet<IpNet>,
 }
 
 impl Progress {
@@ -26,6 +30,15 @@ impl Progress {
         let guard = state.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = changed.wait_timeout_while(guard, limit, |state| !state.synced);
         waited.unwrap_or_else(PoisonError::into_inner).0.synced
+    }
+
+    /// Blocks of others that this node has addresses of, as far as the store was read.
+    pub(crate) fn borrowed(&self) -> BTreeSet<IpNet> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).borrowed.clone()
+    }
+
+    pub(super) fn set_borrowed(&self, blocks: BTreeSet<IpNet>) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).borrowed = blocks;
     }
 
     /// What is wrong with the settings.

@@ -2,13 +2,16 @@
 //!
 //! Whoever finds nobody committing leads: it commits what waits, itself first of all, hands out the
 //! answers, and passes the lead to the next in the queue. So a lone request pays for no other thread,
-//! and the queue is served in its order.
+//! and the queue is served in its order. Where several wait when a commit ends, more are on their way: the
+//! next leader waits a moment for them (never the first, so a lone request does not wait either).
 
 use cni::engine::Ledger;
 use cni::engine::ledger::{self, Change};
 use cni_protocol::CniError;
-use datastore::Deadline;
+use datastore::{Age, Deadline};
 use ipam::{Answer, BatchItem};
+use model::affinity::handle_key;
+use model::keys;
 use model::store::View;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -17,9 +20,14 @@ use std::time::{Duration, Instant};
 
 /// Most changes of one batch (decision 26); `ipam` bounds its writes and bytes.
 const MAX_BATCH: usize = 100;
-/// What was read is believed for this long. Older knowledge costs a conflict, never correctness, but
-/// too many of those.
-const BELIEVE: Duration = Duration::from_secs(5);
+/// What was read of this host's blocks, claims and handles is believed for this long: nearly all changes of
+/// them go through here. Older knowledge costs a conflict, never correctness, but too many of those.
+const BELIEVE: Duration = Duration::from_secs(60);
+/// The same of the names of all blocks, which other hosts make and remove all the time.
+const BELIEVE_NAMES: Duration = Duration::from_secs(5);
+
+/// The moment for which a leader waits is twice that of the last commit, and at most this.
+const MAX_GATHER: Duration = Duration::from_millis(50);
 
 type Outcome = Result<Answer, CniError>;
 
@@ -35,6 +43,8 @@ pub(crate) struct Group {
 struct State {
     led: bool,
     last: u64,
+    /// How long the last commit took.
+    took: Duration,
     queue: VecDeque<Waiting>,
 }
 
@@ -52,13 +62,14 @@ enum Told {
 struct Known {
     view: View,
     since: Instant,
+    names_since: Instant,
 }
 
 impl Group {
     pub fn new(metrics: &crate::metrics::Metrics) -> Self {
         Self {
             state: Mutex::default(),
-            known: Mutex::new(Known { view: View::new(), since: Instant::now() }),
+            known: Mutex::new(Known::nothing()),
             commits: metrics.counter("percale_ipam_commits_total", "Batches of changes of leases."),
             changes: metrics.counter("percale_ipam_changes_total", "Changes of leases."),
         }
@@ -81,11 +92,23 @@ impl Group {
         (number, told, leads)
     }
 
+    fn gather(&self) {
+        let (waiting, took) = {
+            let state = self.state();
+            (state.queue.len(), state.took)
+        };
+        if (2..MAX_BATCH).contains(&waiting) {
+            std::thread::sleep((took * 2).min(MAX_GATHER));
+        }
+    }
+
     /// Commits what waits, and passes the lead on.
     fn lead(&self) {
         let pass_on = PassOn(self);
         let batch = take_batch(&mut self.state().queue);
+        let begun = Instant::now();
         let answers = self.commit(&batch);
+        self.state().took = begun.elapsed();
         for (waiting, answer) in batch.into_iter().zip(answers) {
             let _ = waiting.tell.try_send(Told::Answer(answer));
         }
@@ -135,7 +158,10 @@ impl Ledger for Group {
         loop {
             match told.recv_timeout(deadline.left()) {
                 Ok(Told::Answer(answer)) => return answer,
-                Ok(Told::Lead) => self.lead(),
+                Ok(Told::Lead) => {
+                    self.gather();
+                    self.lead();
+                }
                 Err(RecvTimeoutError::Timeout) => return self.give_up(number, &told),
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(CniError::internal("a commit of several changes panicked; this is a bug"));
@@ -144,10 +170,16 @@ impl Ledger for Group {
         }
     }
 
+    /// From memory, if no commit is in flight.
     fn probe(&self, change: Change) -> Result<(), CniError> {
-        let mut view = self.known.lock().unwrap_or_else(PoisonError::into_inner).fresh().clone();
-        let probed = ledger::probe(&mut view, &change);
-        probed.or_else(|_| ledger::probe(&mut View::new(), &change))
+        let probed = match self.known.try_lock() {
+            Ok(mut known) => {
+                let view = known.fresh(&change, std::slice::from_ref(&change.item));
+                ledger::probe(view, &change, Age::Watched)
+            }
+            Err(_) => ledger::probe(&mut View::new(), &change, Age::Watched),
+        };
+        probed.or_else(|_| ledger::probe(&mut View::new(), &change, Age::Now))
     }
 }
 
@@ -179,23 +211,36 @@ fn take_batch(queue: &mut VecDeque<Waiting>) -> Vec<Waiting> {
 }
 
 impl Known {
-    /// What is known and young enough. Whether the store takes changes at all is asked each time.
-    fn fresh(&mut self) -> &mut View {
-        if self.since.elapsed() > BELIEVE {
-            self.forget();
-        }
-        self.view.forget(&model::keys::cluster_information());
-        &mut self.view
+    fn nothing() -> Self {
+        let now = Instant::now();
+        Self { view: View::new(), since: now, names_since: now }
     }
 
-    fn forget(&mut self) {
-        (self.view, self.since) = (View::new(), Instant::now());
+    /// What is known and young enough. Settings of the cluster, and whether the store takes changes at all,
+    /// are asked each time (of [`crate::memory`]). A container that is new has no handle.
+    fn fresh(&mut self, of: &Change, items: &[BatchItem]) -> &mut View {
+        if self.since.elapsed() > BELIEVE {
+            *self = Self::nothing();
+        }
+        if self.names_since.elapsed() > BELIEVE_NAMES {
+            self.view.forget_key_lists();
+            self.names_since = Instant::now();
+        }
+        let settings = [keys::pools(), keys::ip_reservations(), keys::ipam_config(&of.scope)];
+        let single = [keys::cluster_information(), keys::node(&of.host)];
+        settings.iter().chain(&single).for_each(|key| self.view.forget(key));
+        for item in items {
+            if let BatchItem::Assign(assign) = item {
+                self.view.assume_absent(&handle_key(&of.scope, &assign.handle));
+            }
+        }
+        &mut self.view
     }
 
     /// Commits over what is known. A conclusion that wrote nothing may rest on what is no longer so: it
     /// is drawn again from the store.
     fn commit(&mut self, of: &Change, items: &[BatchItem], deadline: Deadline) -> Vec<Outcome> {
-        let mut answers = ledger::commit(self.fresh(), of, items, deadline);
+        let mut answers = ledger::commit(self.fresh(of, items), of, items, Age::Watched, deadline);
         let doubtful: Vec<usize> = answers
             .iter()
             .enumerate()
@@ -205,9 +250,9 @@ impl Known {
         if doubtful.is_empty() {
             return answers;
         }
-        self.forget();
+        *self = Self::nothing();
         let again: Vec<BatchItem> = doubtful.iter().filter_map(|at| items.get(*at).cloned()).collect();
-        let second = ledger::commit(&mut self.view, of, &again, deadline);
+        let second = ledger::commit(&mut self.view, of, &again, Age::Now, deadline);
         for (at, answer) in doubtful.into_iter().zip(second) {
             if let Some(place) = answers.get_mut(at) {
                 *place = answer;

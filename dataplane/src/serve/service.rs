@@ -105,7 +105,7 @@ impl Service {
 
     fn run(&self, ask: &Ask, req: &Request, netns: Option<OwnedFd>, deadline: Deadline) -> Reply {
         let start = Instant::now();
-        let stores = Held(self.context.store.clone());
+        let stores = Held(self.context.memory.clone());
         let engine = Engine {
             stores: &stores,
             ledger: self.context.ledger.as_ref(),

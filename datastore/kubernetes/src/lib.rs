@@ -84,6 +84,13 @@ impl Kubernetes {
         answer.map_err(|failure| failure.into_error(op, self.cluster.subject()))
     }
 
+    fn watcher(&self, started: Result<watch::Watcher, Failure>) -> Result<Box<dyn Watch>, Error> {
+        match started {
+            Ok(watcher) => Ok(Box::new(watcher)),
+            Err(failure) => Err(failure.into_error("watch", self.cluster.subject())),
+        }
+    }
+
     fn late(&self) -> Failure {
         let late = Failure::late();
         match self.cluster.link.trouble() {
@@ -150,8 +157,10 @@ impl Store for Kubernetes {
     }
 
     fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, Error> {
-        let watcher = watch::Watcher::start(&self.runtime, &self.cluster, prefix);
-        let watcher = watcher.map_err(|failure| failure.into_error("watch", self.cluster.subject()))?;
-        Ok(Box::new(watcher))
+        self.watcher(watch::Watcher::start(&self.runtime, &self.cluster, prefix))
+    }
+
+    fn watch_key(&self, key: &str) -> Result<Box<dyn Watch>, Error> {
+        self.watcher(watch::Watcher::of_key(&self.runtime, &self.cluster, key))
     }
 }

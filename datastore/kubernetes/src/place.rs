@@ -259,12 +259,33 @@ pub(crate) struct Source {
     pub namespace: Option<String>,
     /// A label selector that leaves out what cannot have the prefix.
     pub selector: Option<String>,
+    /// The only object that is wanted.
+    pub name: Option<String>,
 }
 
 impl Source {
     pub fn path(&self) -> String {
         self.kind.collection(self.namespace.as_deref())
     }
+
+    /// What follows in the query of a list or watch.
+    pub fn selectors(&self) -> String {
+        let label = self.selector.as_ref().map(|s| format!("&labelSelector={}", keys::escape(s)));
+        let name = self
+            .name
+            .as_ref()
+            .map(|n| format!("&fieldSelector={}", keys::escape(&format!("metadata.name={n}"))));
+        [label, name].into_iter().flatten().collect()
+    }
+}
+
+/// The one object of a key.
+///
+/// # Errors
+/// As [`place`].
+pub(crate) fn source_of_key(key: &str) -> Result<Source, Failure> {
+    let place = place(key)?;
+    Ok(Source { kind: place.kind, namespace: place.namespace, selector: None, name: Some(place.name) })
 }
 
 /// # Errors
@@ -306,7 +327,7 @@ fn source(kind: &'static Kind, prefix: &str) -> Source {
     let namespace = namespace.filter(|namespace| name::is_legal(namespace));
     let network = network_label(prefix).filter(|_| kind.shape == Shape::Record);
     let selector = network.map(|label| format!("{NETWORK_LABEL}={label}"));
-    Source { kind, namespace, selector }
+    Source { kind, namespace, selector, name: None }
 }
 
 /// Tells records of one network from others.
@@ -391,6 +412,11 @@ mod tests {
             sources_once(prefix).unwrap().into_iter().map(|source| source.selector).collect()
         };
         let label = format!("{HOST_LABEL}={}", name::host_hash("n"));
+        let node = source_of_key("/calico/resources/v3/projectcalico.org/nodes/n1").unwrap();
+        assert_eq!(
+            (node.path().as_str(), node.selectors().as_str()),
+            ("/api/v1/nodes", "&fieldSelector=metadata.name%3Dn1")
+        );
         let both = [Some(format!("!{HOST_LABEL}")), Some(label)];
         assert_eq!(selectors("/calico/ipam/v2/host/n/ipv4/block/"), both);
         assert_eq!(selectors("/calico/ipam/v2/host/n"), [None]);

@@ -156,8 +156,7 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub fn new(source: &Source, page: usize, accept: &'static str) -> Self {
-        let selector = source.selector.as_ref().map(|s| format!("&labelSelector={}", query(s)));
-        let first = format!("{}?limit={page}{}", source.path(), selector.unwrap_or_default());
+        let first = format!("{}?limit={page}{}", source.path(), source.selectors());
         Self { next: Some(first.clone()), first, accept, revision: String::new() }
     }
 

@@ -10,7 +10,7 @@ mod stream;
 use crate::cluster::Cluster;
 use crate::error::Failure;
 use crate::object::Object;
-use crate::place::{Source, sources};
+use crate::place::{Source, source_of_key, sources};
 use crate::read::{Page, Pages};
 use crate::runtime::Runtime;
 use datastore::{Deadline, Error, Event, Watch};
@@ -40,6 +40,15 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     pub fn start(runtime: &Arc<Runtime>, cluster: &Arc<Cluster>, prefix: &str) -> Result<Self, Failure> {
+        Ok(Self::of(runtime, cluster, prefix, sources(prefix)?))
+    }
+
+    /// Of one object.
+    pub fn of_key(runtime: &Arc<Runtime>, cluster: &Arc<Cluster>, key: &str) -> Result<Self, Failure> {
+        Ok(Self::of(runtime, cluster, key, vec![source_of_key(key)?]))
+    }
+
+    fn of(runtime: &Arc<Runtime>, cluster: &Arc<Cluster>, prefix: &str, sources: Vec<Source>) -> Self {
         let (sender, events) = mpsc::channel(QUEUE);
         let speaker = Speaker {
             subject: cluster.subject().to_owned(),
@@ -47,14 +56,9 @@ impl Watcher {
             healthy: true,
             pause: FIRST_PAUSE,
         };
-        let teller = Teller {
-            cluster: cluster.clone(),
-            prefix: prefix.into(),
-            sources: sources(prefix)?,
-            speaker,
-            told: false,
-        };
-        Ok(Self { runtime: runtime.clone(), events, task: runtime.spawn(teller.run()) })
+        let teller =
+            Teller { cluster: cluster.clone(), prefix: prefix.into(), sources, speaker, told: false };
+        Self { runtime: runtime.clone(), events, task: runtime.spawn(teller.run()) }
     }
 }
 

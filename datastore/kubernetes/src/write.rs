@@ -1,4 +1,5 @@
-//! A commit: its writes in order, each under its own condition; handles beside each other at once.
+//! A commit: its writes in order, each under its own condition; those of one kind that follow each other
+//! at once.
 
 use crate::cluster::Cluster;
 use crate::error::{Failure, is_conflict};
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 /// How often a write without condition, or one in the way of a deletion, is tried again.
 const ATTEMPTS: usize = 20;
 
-/// Handles that are written at the same time.
+/// Writes that are under way at the same time.
 const AT_ONCE: usize = 24;
 
 pub(crate) enum Outcome {
@@ -61,14 +62,18 @@ pub(crate) async fn commit(cluster: &Arc<Cluster>, writes: &[Write]) -> Result<O
     Ok(Outcome::Done(revisions))
 }
 
-/// How many writes, from the first on, may be sent at once: handles, which come before the blocks that they
-/// count, or after them. Of either any part is a legal state.
+/// How many writes, from the first on, may be sent at once: of one kind, and none of them twice. What must
+/// come before what is a matter of kinds: handles that grow before the blocks that they count, claims
+/// before and after them. Of handles, blocks or claims by themselves any part is a legal state.
 fn together(writes: &[Write], places: &[Place]) -> usize {
+    let Some(shape) = places.first().map(|place| place.kind.shape) else { return 0 };
+    if !matches!(shape, Shape::Handle | Shape::Block | Shape::Affinity) {
+        return 1;
+    }
     let mut keys = BTreeSet::new();
-    let is_handle = |(write, place): &(&Write, &Place)| {
-        place.kind.shape == Shape::Handle && keys.insert(write.key.clone())
-    };
-    writes.iter().zip(places).take_while(is_handle).count().max(1)
+    let fits =
+        |(write, place): &(&Write, &Place)| place.kind.shape == shape && keys.insert(write.key.clone());
+    writes.iter().zip(places).take_while(fits).count().max(1)
 }
 
 /// Each write under its own condition; the answers have their order.

@@ -32,7 +32,7 @@ pub use fuzz::{fuzz_open, fuzz_records};
 pub use salvage::Dump;
 
 use crate::lock::{Kind, Lock};
-use crate::{CommitError, Deadline, Error, ErrorKind, Store, Watch};
+use crate::{Age, CommitError, Deadline, Error, ErrorKind, Store, Watch};
 use disk::{Access, Directory, Disk, File};
 use model::store::{Entry, Query, Revision, View, Write};
 use slots::{Pending, Seen, Slots};
@@ -238,15 +238,9 @@ impl Store for Embedded {
         self.read(deadline, |slots, _| slots.keys(prefix))
     }
 
-    fn fetch(
-        &self,
-        queries: &[Query],
-        fresh: bool,
-        view: &mut View,
-        deadline: Deadline,
-    ) -> Result<(), Error> {
+    fn fetch(&self, queries: &[Query], age: Age, view: &mut View, deadline: Deadline) -> Result<(), Error> {
         // Without the lock a checkpoint may write over a page meanwhile: then it is read again, with it.
-        if !fresh && self.slots().answer_known(queries, view).is_some() {
+        if age == Age::Before && self.slots().answer_known(queries, view).is_some() {
             return Ok(());
         }
         self.read(deadline, |slots, _| slots.answer(queries, view))

@@ -4,7 +4,7 @@ use super::calls::ms;
 use super::contender::Contender;
 use crate::bed::{Bed, compile, wait_for};
 use crate::clean::pod_links;
-use crate::cnirun::{Attachment, Network, Running, finish};
+use crate::cnirun::{Answer, Attachment, Network, Running, finish};
 use crate::netns::Netns;
 use serde_json::Value;
 use std::io::Write;
@@ -30,21 +30,62 @@ pub fn add(all: &[Contender], pods: usize, rounds: usize) -> Vec<Vec<f64>> {
 }
 
 fn burst(contender: &Contender, pods: usize, round: usize) -> f64 {
-    let spaces: Vec<Netns> = (0..pods).map(|i| contender.pod(&format!("p{i}"))).collect();
-    let attachments: Vec<Attachment> =
-        spaces.iter().enumerate().map(|(i, ns)| Attachment::new(&format!("r{round}c{i}"), ns)).collect();
+    let (_spaces, attachments) = attachments(contender, pods, round);
     let network = contender.network();
-    let config = network.config(&network.plugins[0], None);
-    let begun = Instant::now();
-    let running: Vec<Running> = attachments.iter().map(|pod| network.start("ADD", &config, pod)).collect();
-    let answers: Vec<_> = running.into_iter().map(finish).collect();
-    let took = begun.elapsed();
-    for (answer, pod) in answers.iter().zip(&attachments) {
-        let result = answer.result().unwrap_or_else(|e| panic!("ADD by {}: {e}", contender.name));
-        remove(&network, pod, &result);
+    let (took, results) = add_all(contender, &network, &attachments);
+    for (result, pod) in results.iter().zip(&attachments) {
+        remove(&network, pod, result);
     }
     settle(&contender.bed);
-    ms(took)
+    took
+}
+
+fn attachments(contender: &Contender, pods: usize, round: usize) -> (Vec<Netns>, Vec<Attachment>) {
+    let spaces: Vec<Netns> = (0..pods).map(|i| contender.pod(&format!("p{i}"))).collect();
+    let attachment = |(i, ns)| Attachment::new(&format!("r{round}c{i}"), ns);
+    let attachments = spaces.iter().enumerate().map(attachment).collect();
+    (spaces, attachments)
+}
+
+/// Milliseconds, and the results.
+fn add_all(contender: &Contender, network: &Network, pods: &[Attachment]) -> (f64, Vec<Value>) {
+    let config = network.config(&network.plugins[0], None);
+    let begun = Instant::now();
+    let running: Vec<Running> = pods.iter().map(|pod| network.start("ADD", &config, pod)).collect();
+    let answers: Vec<_> = running.into_iter().map(finish).collect();
+    let took = ms(begun.elapsed());
+    let result = |a: &Answer| a.result().unwrap_or_else(|e| panic!("ADD by {}: {e}", contender.name));
+    (took, answers.iter().map(result).collect())
+}
+
+/// Milliseconds of each burst of `pods` DELs, in the order of the contenders.
+pub fn del(all: &[Contender], pods: usize, rounds: usize) -> Vec<Vec<f64>> {
+    let mut times = vec![Vec::new(); all.len()];
+    for round in 0..rounds {
+        for turn in 0..all.len() {
+            let i = (turn + round) % all.len();
+            times[i].push(burst_of_dels(&all[i], pods, round));
+        }
+    }
+    times
+}
+
+fn burst_of_dels(contender: &Contender, pods: usize, round: usize) -> f64 {
+    let (_spaces, attachments) = attachments(contender, pods, round);
+    let network = contender.network();
+    let (_, results) = add_all(contender, &network, &attachments);
+    let config = |result| network.config(&network.plugins[0], Some(result));
+    let configs: Vec<Value> = results.iter().map(config).collect();
+    let begun = Instant::now();
+    let each = attachments.iter().zip(&configs);
+    let running: Vec<Running> = each.map(|(pod, config)| network.start("DEL", config, pod)).collect();
+    let answers: Vec<_> = running.into_iter().map(finish).collect();
+    let took = ms(begun.elapsed());
+    answers
+        .iter()
+        .for_each(|a| drop(a.result().unwrap_or_else(|e| panic!("DEL by {}: {e}", contender.name))));
+    settle(&contender.bed);
+    took
 }
 
 fn remove(network: &Network, pod: &Attachment, result: &Value) {

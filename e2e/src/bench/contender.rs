@@ -5,6 +5,7 @@ use crate::bed::Bed;
 use crate::bins::go_tools;
 use crate::cnirun::Network;
 use crate::conf;
+use crate::daemon::{Daemon, Start, socket};
 use crate::netns::Netns;
 use serde_json::{Value, json};
 use std::fs;
@@ -35,6 +36,23 @@ impl Contender {
     /// Ours, as it was built into a directory.
     pub fn build(families: Families, dir: &Path) -> Self {
         Self::ours(Bed::of_build("bench", dir), families)
+    }
+
+    /// Ours, asking the daemon of its bed; see [`Contender::daemon`].
+    pub fn asking(mut self) -> Self {
+        self.name = "percale by percaled".to_owned();
+        self.plugin["daemon_socket"] = json!(socket(&self.bed));
+        self
+    }
+
+    /// Starts the daemon of one that asks.
+    pub fn daemon(&self) -> Daemon<'_> {
+        let at = |key: &str| self.plugin[key].as_str().expect("ours has that path").to_owned();
+        let (attachments, lock) = (at("attachment_dir"), at("ipam_lock_file"));
+        Daemon::start_as(
+            &self.bed,
+            &Start::with_args(&["--attachment-dir", &attachments, "--ipam-lock-file", &lock]),
+        )
     }
 
     fn ours(bed: Bed, families: Families) -> Self {

@@ -9,6 +9,7 @@ mod calls;
 mod compare;
 mod contender;
 mod counts;
+mod daemon;
 mod kernel;
 mod memory;
 mod report;
@@ -19,6 +20,7 @@ use report::{Case, Report};
 pub use bgp::bgp;
 pub use compare::builds;
 pub use counts::{Verdict, measure as counts};
+pub use daemon::daemon;
 
 /// What a pod gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,22 @@ impl Case {
     }
 
     pub fn in_mib(self) -> Self {
-        Self { unit: "MiB", ..self }
+        self.in_unit("MiB")
+    }
+
+    /// A figure against its goal, the most that it may be.
+    pub fn goal(name: &str, ours: &[f64], most: f64) -> Self {
+        Self::new(name, ours, "the goal, at most", &[most], Some(1.0))
+    }
+
+    /// A figure by itself.
+    pub fn alone(name: &str, ours: &[f64]) -> Self {
+        Self::new(name, ours, "", &[], None)
+    }
+
+    /// A figure of another unit than milliseconds.
+    pub fn in_unit(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
     }
 
     fn ratio(&self) -> f64 {
@@ -49,6 +64,9 @@ impl Case {
     }
 
     fn print(&self) {
+        if self.peer_name.is_empty() {
+            return println!("{:<42} {:>9.2} {}", self.name, self.percale, self.unit);
+        }
         let goal = match (self.goal, self.met()) {
             (Some(goal), Some(true)) => format!(">= {goal}"),
             (Some(goal), _) => format!(">= {goal} MISSED"),

@@ -1,8 +1,8 @@
-//! Runs a benchmark: `bench cni`, or of it only what does not depend on time: `bench counts`; `bench bgp`; `bench ipam`.
+//! Runs a benchmark: `bench cni`, or of it only what does not depend on time: `bench counts`; `bench bgp`; `bench daemon`; `bench ipam`.
 //! `bench builds DIR...` compares builds of ours, each a directory of binaries, with each other.
 //! Called by `scripts/bench` and `scripts/test`, which build what it measures.
 
-use e2e::bench::{Rounds, Verdict, bgp, builds, cni, counts};
+use e2e::bench::{Rounds, Verdict, bgp, builds, cni, counts, daemon};
 use e2e::bench_ipam::{Size, ipam};
 use std::process::ExitCode;
 
@@ -13,6 +13,10 @@ fn main() -> ExitCode {
         Some("cni") => cni(&Rounds { calls, bursts }),
         Some("bgp") => bgp(count("PERCALE_BENCH_ROUNDS", 3)),
         Some("counts") => counts(),
+        Some("daemon") => {
+            daemon(&Rounds { calls, bursts });
+            Verdict::Within
+        }
         Some("ipam") => {
             ipam(&Size::from_env());
             Verdict::Within
@@ -23,7 +27,7 @@ fn main() -> ExitCode {
             Verdict::Within
         }
         _ => {
-            eprintln!("usage: bench bgp|cni|counts|ipam|builds DIR...");
+            eprintln!("usage: bench bgp|cni|counts|daemon|ipam|builds DIR...");
             return ExitCode::from(64);
         }
     };

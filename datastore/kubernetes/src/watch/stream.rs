@@ -5,7 +5,6 @@ use crate::cluster::Cluster;
 use crate::error::Failure;
 use crate::link::{ANSWER, Call};
 use crate::place::Source;
-use crate::read::query;
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::Value;
@@ -35,11 +34,10 @@ pub(super) struct Stream {
 
 impl Stream {
     pub async fn open(cluster: &Cluster, source: &Source, from: &str) -> Result<Self, Stop> {
-        let selector = source.selector.as_ref().map(|s| format!("&labelSelector={}", query(s)));
         let path = format!(
             "{}?watch=1&allowWatchBookmarks=true&timeoutSeconds={LONGEST}&resourceVersion={from}{}",
             source.path(),
-            selector.unwrap_or_default()
+            source.selectors()
         );
         let opened = timeout(ANSWER, cluster.link.open(&Call::get(path))).await;
         let (code, body) = opened.map_err(|_| Failure::late())??;
