@@ -143,6 +143,9 @@ impl Spec for BgpConfigurationSpec {
             net("spec.prefixAdvertisements.cidr", &advertisement.cidr)?;
         }
         check_duration("spec.nodeMeshMaxRestartTime", self.node_mesh_max_restart_time.as_deref())?;
+        check_word("spec.bindMode", self.bind_mode.as_deref(), &["None", "NodeIP"])?;
+        let aggregation = self.service_load_balancer_aggregation.as_deref();
+        check_word("spec.serviceLoadBalancerAggregation", aggregation, &["Enabled", "Disabled"])?;
         match self.listen_port {
             Some(0) => Err(bad_value("spec.listenPort", 0)),
             _ => Ok(()),
@@ -161,6 +164,14 @@ fn net(field: &'static str, text: &str) -> Result<IpNet, Problem> {
 fn check_duration(field: &'static str, text: Option<&str>) -> Result<(), Problem> {
     match text {
         Some(text) if go_duration(text).is_none() => Err(bad_value(field, text)),
+        _ => Ok(()),
+    }
+}
+
+/// One of some words, or nothing.
+fn check_word(field: &'static str, word: Option<&str>, words: &[&str]) -> Result<(), Problem> {
+    match word {
+        Some(word) if !word.is_empty() && !words.contains(&word) => Err(bad_value(field, word)),
         _ => Ok(()),
     }
 }
@@ -237,9 +248,8 @@ impl Spec for BgpPeerSpec {
         if self.ttl_security == Some(0) {
             return Err(bad_value("spec.ttlSecurity", 0));
         }
-        if !["", "UseNodeIP", "None"].contains(&self.source_address.as_str()) {
-            return Err(bad_value("spec.sourceAddress", &self.source_address));
-        }
+        check_word("spec.sourceAddress", Some(&self.source_address), &["UseNodeIP", "None"])?;
+        check_word("spec.nextHopMode", self.next_hop_mode.as_deref(), &["Auto", "Self", "Keep"])?;
         check_duration("spec.maxRestartTime", self.max_restart_time.as_deref())
     }
 }
@@ -356,6 +366,12 @@ impl BgpFilterRule {
             || !(self.match_operator.is_empty() || operators.contains(&self.match_operator.as_str()))
         {
             return Err(bad_value("rule.matchOperator", &self.match_operator));
+        }
+        check_word("rule.source", Some(&self.source), &["RemotePeers"])?;
+        check_word("rule.peerType", Some(&self.peer_type), &["eBGP", "iBGP"])?;
+        let length = self.prefix_length.unwrap_or_default();
+        if length.min.max(length.max) > Some(128) || length.max.is_some_and(|max| length.min > Some(max)) {
+            return Err(bad_value("rule.prefixLength", format!("{:?} to {:?}", length.min, length.max)));
         }
         match self.action.as_str() {
             "Accept" | "Reject" => Ok(()),

@@ -4,7 +4,7 @@ use crate::kernel::{Encapsulation, KernelRules, LoopPrevention};
 use crate::origin::HostRule;
 use crate::services::{Ranges, Service, Services, Slice};
 use crate::wish::{Secret, Wish};
-use crate::{expand, policy, prefix};
+use crate::{expand, ignored, policy, prefix};
 use bgp::rib::RibOptions;
 use bgp::{PerFamily, Prefix};
 use ipnet::IpNet;
@@ -279,6 +279,7 @@ impl Cluster {
         };
         let export = policy::Export::new(self, &ranges, self.drained);
         let peers = expand::peers(self, me, &rib, &export, &mut problems);
+        ignored::configurations(self, &mut problems);
         let addresses = || [me.bgp.v4, me.bgp.v6].into_iter().flatten().map(|net| net.addr());
         let bind = self.config().and_then(|c| c.bind_mode.as_deref()) == Some("NodeIP");
         Some(Wish {
@@ -289,8 +290,15 @@ impl Cluster {
             originate: self.originate(&ranges),
             host_routes: self.host_rule(),
             kernel: self.kernel_rules(me, &ranges),
+            log_level: self.log_level(),
             problems,
         })
+    }
+
+    /// The node's own word, then the cluster's.
+    fn log_level(&self) -> Option<String> {
+        let said = |c: &BgpConfigurationSpec| c.log_severity_screen.clone().filter(|level| !level.is_empty());
+        self.node_config(&self.me.node).and_then(said).or_else(|| self.config().and_then(said))
     }
 
     fn ranges(&self, problems: &mut BTreeMap<String, String>) -> Ranges {

@@ -92,6 +92,9 @@ impl Expansion<'_> {
         if !peer.spec.local_workload_selector.is_empty() {
             return self.problem(peer, "localWorkloadSelector is not supported");
         }
+        if let Some(what) = crate::ignored::peer(peer) {
+            self.problem(peer, what);
+        }
         for remote in self.remotes(peer) {
             self.insert(kind, peer, remote);
         }
@@ -257,7 +260,7 @@ impl Expansion<'_> {
         let own = PerFamily { v4: self.me.bgp.v4, v6: self.me.bgp.v6 };
         let local_as = peer.spec.local_as_number.map_or(self.rib.local_as, |asn| asn.0);
         let internal = remote.asn == Some(local_as);
-        let mode = peer.spec.next_hop_mode.as_deref();
+        let mode = peer.spec.next_hop_mode.as_deref().filter(|mode| !mode.is_empty());
         // Calico copies the flag only where the peer is named by its address.
         let flag = peer.spec.keep_original_next_hop && peer.spec.peer_selector.is_empty();
         let mut options = NeighborOptions::new(PerFamily::from_fn(|f| own[f].map(|net| net.addr().into())));

@@ -37,6 +37,10 @@ fn rule(r: &BgpFilterRule, side: Side) -> Result<Rule, String> {
             return Err(format!("a rule with {name} is not supported"));
         }
     }
+    // A condition that is not looked at would let the rule hold for more than it should.
+    if let Some(name) = r.other.keys().next() {
+        return Err(format!("a rule with {name} is not supported"));
+    }
     let mut matches: Vec<Match> = cidr(r, side.family)?.into_iter().collect();
     if r.source == "RemotePeers" {
         matches.push(Match::Not(Box::new(Match::Origination(Origination::Local))));

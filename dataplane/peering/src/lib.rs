@@ -12,6 +12,7 @@ mod cluster;
 pub mod control;
 mod expand;
 mod filter;
+mod ignored;
 mod kernel;
 mod node_status;
 mod origin;

@@ -26,6 +26,16 @@ impl Community {
         }
     }
 
+    /// A value, or the name of one in the configuration.
+    pub fn named(cluster: &Cluster, text: &str) -> Option<Community> {
+        let by_name = || {
+            let own = cluster.node_config(&cluster.me.node).into_iter().chain(cluster.config());
+            let found = own.flat_map(|c| &c.communities).find(|c| c.name == text)?;
+            Community::parse(&found.value)
+        };
+        Community::parse(text).or_else(by_name)
+    }
+
     pub fn add(self) -> Action {
         match self {
             Community::Standard(c) => Action::AddCommunity(c),
@@ -86,19 +96,10 @@ fn communities(cluster: &Cluster) -> Vec<Rule> {
     list.iter().filter_map(|a| mark(cluster, a)).collect()
 }
 
+/// Unknown names are dropped, and named among the problems.
 fn mark(cluster: &Cluster, advertisement: &PrefixAdvertisement) -> Option<Rule> {
     let within: Prefix = network(&advertisement.cidr)?;
-    let values = advertisement.communities.iter().filter_map(|name| named(cluster, name));
+    let values = advertisement.communities.iter().filter_map(|name| Community::named(cluster, name));
     let actions: Vec<Action> = values.map(Community::add).collect();
     (!actions.is_empty()).then(|| Rule { matches: vec![Match::within(within)], actions, verdict: None })
-}
-
-/// A value, or the name of one; unknown names are dropped.
-fn named(cluster: &Cluster, text: &str) -> Option<Community> {
-    let by_name = || {
-        let own = cluster.node_config(&cluster.me.node).into_iter().chain(cluster.config());
-        let found = own.flat_map(|c| &c.communities).find(|c| c.name == text)?;
-        Community::parse(&found.value)
-    };
-    Community::parse(text).or_else(by_name)
 }

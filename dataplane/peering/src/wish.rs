@@ -99,6 +99,8 @@ pub struct Wish {
     /// Which of the host's routes to pods start here as well.
     pub host_routes: HostRule,
     pub kernel: KernelRules,
+    /// Calico's name of a level; `None`: the daemon's own.
+    pub log_level: Option<String>,
     /// What is wrong with the resources, for the log and the status; by the object's kind and name.
     pub problems: BTreeMap<String, String>,
 }

@@ -55,7 +55,15 @@ pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
     let cluster = Cluster::new(identity(context));
     let kubernetes = Source::kubernetes(context);
     let watches = watches(context, &cluster, kubernetes.as_ref());
-    let mut maker = Maker::new(cluster, &watches, secrets(kubernetes), inbox.clone(), waker.clone());
+    let (asker, tell) = (context.clone(), heard.clone());
+    let watch_secrets = Box::new(move |watched| {
+        let started = watch::start_one(&asker, watched, move |event| tell.send(Heard::Secret(event)).is_ok());
+        if let Err(error) = started {
+            tracing::error!(%error, "changes of Secrets will not be noticed");
+        }
+    });
+    let mut maker =
+        Maker::new(cluster, &watches, secrets(kubernetes), watch_secrets, inbox.clone(), waker.clone());
     let socket = context.config.socket.with_file_name("bgp.sock");
     let control = Control::bind(&socket, inbox.clone(), waker.clone())?;
     let parts = Parts {

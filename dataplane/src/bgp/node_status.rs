@@ -40,7 +40,7 @@ pub(super) fn run(context: &Arc<Context>, inbox: &Sender<Message>, waker: &Waker
     while !context.shutdown.is_set() {
         match hear.recv_timeout(TURN) {
             Ok(Heard::Store(_, event)) => take(&mut asked, event, &context.node_name),
-            Ok(Heard::Drain(_)) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Heard::Secret(_) | Heard::Drain(_)) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
         for a in asked.values_mut().filter(|a| a.due <= Instant::now()) {

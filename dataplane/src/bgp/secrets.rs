@@ -1,6 +1,7 @@
 //! Passwords: in a cluster from Secrets, else from files `DIR/NAME/KEY` that nobody else can read.
 
 use super::source::Source;
+use super::watch::Watched;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use datastore::Deadline;
@@ -13,6 +14,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Where Secrets are in the store.
+const ROOT: &str = "/kubernetes/secrets/";
 /// Longest key of TCP MD5 signatures, and a newline.
 const LONGEST: u64 = 81;
 
@@ -24,10 +27,16 @@ enum Place {
     Cluster { source: Source, namespace: String },
 }
 
-/// Reads secrets, each once until it is asked to forget.
+/// What was found, and whether to look again although nobody said that it changed.
+struct Known {
+    value: Result<Secret, String>,
+    again: bool,
+}
+
+/// Reads secrets, each once until something is known to be otherwise.
 pub(super) struct Secrets {
     place: Place,
-    known: BTreeMap<SecretKey, Result<Secret, String>>,
+    known: BTreeMap<SecretKey, Known>,
 }
 
 impl Secrets {
@@ -39,28 +48,54 @@ impl Secrets {
         Secrets { place: Place::Cluster { source, namespace }, known: BTreeMap::new() }
     }
 
-    /// Everything is read again when it is next asked for.
+    /// What tells of changes: where there is nothing of the kind, time does.
+    pub fn watched(&self) -> Option<Watched> {
+        match &self.place {
+            Place::Dir(_) => None,
+            Place::Cluster { source, namespace } => {
+                Some(Watched { prefix: format!("{ROOT}{namespace}/"), store: source.clone() })
+            }
+        }
+    }
+
+    /// Some time went by: files, and what could not be read, are read again when they are next asked for.
     pub fn forget(&mut self) {
-        self.known.clear();
+        self.known.retain(|_, known| !known.again);
+    }
+
+    /// The Secret of this key in the store is another one now.
+    pub fn changed(&mut self, key: &str) {
+        self.known.retain(|known, _| key.rsplit('/').next() != Some(&known.name));
     }
 
     /// The password, or in one line why there is none.
     pub fn read(&mut self, key: &SecretKey) -> Result<Secret, String> {
         let read = || match &self.place {
-            Place::Dir(dir) => read(dir, key),
+            Place::Dir(dir) => Known { value: read(dir, key), again: true },
             Place::Cluster { source, namespace } => ask(source, namespace, key),
         };
-        self.known.entry(key.clone()).or_insert_with(read).clone()
+        self.known.entry(key.clone()).or_insert_with(read).value.clone()
     }
 }
 
-fn ask(source: &Source, namespace: &str, key: &SecretKey) -> Result<Secret, String> {
-    let subject = format!("secret {namespace}/{}", key.name);
-    let fail = |what: &dyn std::fmt::Display| format!("{subject}: {what}");
-    let path = format!("/kubernetes/secrets/{namespace}/{}", key.name);
-    let found = source.get().and_then(|store| store.get(&[&path], Deadline::after(ANSWER)));
-    let entry = found.map_err(|e| fail(&e))?.pop().flatten().ok_or_else(|| fail(&"does not exist"))?;
-    let object: Value = serde_json::from_slice(&entry.value).map_err(|e| fail(&e))?;
+fn ask(source: &Source, namespace: &str, key: &SecretKey) -> Known {
+    let path = format!("{ROOT}{namespace}/{}", key.name);
+    let fail = |what: &dyn std::fmt::Display| format!("secret {namespace}/{}: {what}", key.name);
+    match source.get().and_then(|store| store.get(&[&path], Deadline::after(ANSWER))) {
+        Ok(mut found) => {
+            let entry = found.pop().flatten().ok_or_else(|| fail(&"does not exist"));
+            Known { value: entry.and_then(|entry| member(&entry.value, key, &fail)), again: false }
+        }
+        Err(e) => Known { value: Err(fail(&e)), again: true },
+    }
+}
+
+fn member(
+    secret: &[u8],
+    key: &SecretKey,
+    fail: &impl Fn(&dyn std::fmt::Display) -> String,
+) -> Result<Secret, String> {
+    let object: Value = serde_json::from_slice(secret).map_err(|e| fail(&e))?;
     let text = object["data"][&key.key].as_str().ok_or_else(|| fail(&format!("has no key {:?}", key.key)))?;
     let octets = STANDARD.decode(text).map_err(|e| fail(&e))?;
     let text = String::from_utf8(octets).map_err(|_| fail(&"is not text"))?;

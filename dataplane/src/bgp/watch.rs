@@ -23,6 +23,8 @@ const SECRETS: Duration = Duration::from_secs(5);
 pub(super) enum Heard {
     /// From the watch of this number.
     Store(usize, Event),
+    /// From the watch of Secrets.
+    Secret(Event),
     Drain(bool),
 }
 
@@ -36,14 +38,23 @@ pub(super) struct Watched {
 /// Starts each watch.
 pub(super) fn start(context: &Arc<Context>, watches: &[Watched], to: &Sender<Heard>) -> std::io::Result<()> {
     for (number, watched) in watches.iter().enumerate() {
-        let (context, watched, to) = (context.clone(), watched.clone(), to.clone());
-        let body = move || watch(&context, &watched, |event| to.send(Heard::Store(number, event)).is_ok());
-        std::thread::Builder::new().name("bgp-watch".into()).spawn(body)?;
+        let to = to.clone();
+        start_one(context, watched.clone(), move |event| to.send(Heard::Store(number, event)).is_ok())?;
     }
     Ok(())
 }
 
-/// Tells every event until the daemon stops or nobody listens.
+/// Tells every event under a prefix, on a thread of its own, until the daemon stops or nobody listens.
+pub(super) fn start_one(
+    context: &Arc<Context>,
+    watched: Watched,
+    tell: impl FnMut(Event) -> bool + Send + 'static,
+) -> std::io::Result<()> {
+    let context = context.clone();
+    let body = move || watch(&context, &watched, tell);
+    std::thread::Builder::new().name("bgp-watch".into()).spawn(body).map(drop)
+}
+
 fn watch(context: &Context, watched: &Watched, mut tell: impl FnMut(Event) -> bool) {
     let prefix = &watched.prefix;
     while !context.shutdown.is_set() {
@@ -66,15 +77,25 @@ fn follow(
     watch: &mut dyn datastore::Watch,
     tell: &mut impl FnMut(Event) -> bool,
 ) -> bool {
+    let mut synced = false;
     while !context.shutdown.is_set() {
         match watch.next(Deadline::after(TURN)) {
             Ok(Some(event)) => {
+                synced |= event == Event::Synced;
                 if !tell(event) {
                     return false;
                 }
             }
             Ok(None) => {}
             Err(error) if error.kind == datastore::ErrorKind::Timeout => {}
+            // A cluster of an older release has fewer kinds of resources. The watch goes on trying.
+            Err(error) if error.kind == datastore::ErrorKind::Missing && !synced => {
+                tracing::warn!(prefix, %error, "counts as empty until it is there");
+                synced = true;
+                if !tell(Event::Synced) {
+                    return false;
+                }
+            }
             Err(error) => {
                 tracing::warn!(prefix, %error, "a watch of the store ended; what is known stays in force");
                 return true;
@@ -89,6 +110,8 @@ pub(super) struct Maker {
     cluster: Cluster,
     prefixes: Vec<String>,
     secrets: Secrets,
+    /// Starts the watch of Secrets: not before one is named.
+    watch_secrets: Option<Box<dyn FnOnce(Watched) + Send>>,
     to: Sender<Message>,
     waker: Waker,
     /// By watch: its list is complete, and what it has named since it began anew.
@@ -102,6 +125,7 @@ impl Maker {
         cluster: Cluster,
         watches: &[Watched],
         secrets: Secrets,
+        watch_secrets: Box<dyn FnOnce(Watched) + Send>,
         to: Sender<Message>,
         waker: Waker,
     ) -> Self {
@@ -110,6 +134,7 @@ impl Maker {
             cluster,
             prefixes: watches.iter().map(|w| w.prefix.clone()).collect(),
             secrets,
+            watch_secrets: Some(watch_secrets),
             to,
             waker,
             synced: vec![false; count],
@@ -148,6 +173,9 @@ impl Maker {
     fn take(&mut self, heard: Heard) {
         match heard {
             Heard::Store(number, event) => self.stored(number, event),
+            Heard::Secret(Event::Put(entry)) => self.secrets.changed(&entry.key),
+            Heard::Secret(Event::Delete { key }) => self.secrets.changed(&key),
+            Heard::Secret(Event::Reset | Event::Synced) => {}
             Heard::Drain(drained) => self.cluster.set_drained(drained),
         }
     }
@@ -178,7 +206,14 @@ impl Maker {
         if self.synced.iter().any(|synced| !synced) {
             return;
         }
-        for key in self.cluster.secrets_wanted() {
+        let wanted = self.cluster.secrets_wanted();
+        if !wanted.is_empty()
+            && let Some(watched) = self.secrets.watched()
+            && let Some(start) = self.watch_secrets.take()
+        {
+            start(watched);
+        }
+        for key in wanted {
             let value = self.secrets.read(&key);
             self.cluster.set_secret(key, value);
         }

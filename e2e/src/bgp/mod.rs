@@ -6,17 +6,23 @@
 //!     ├ node N     10.99.0.N  fd99::N   percaled
 //!     └ speaker M  10.99.0.M  fd99::M   bird, bgpd, gobgpd, exabgp
 //! ```
+//! Instead of the etcd there may be an API server, which each node reaches on its loopback.
 
 mod etcd;
+mod kubernetes;
 mod node;
+mod pod;
 mod speakers;
 
+pub use kubernetes::Account;
 pub use node::Node;
 pub use speakers::{Bird, Frr, Gobgp, Process};
 
+use crate::cluster::{self, Cluster, Kind};
 use crate::netns::{Netns, must};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,16 +31,36 @@ static SERIAL: AtomicU32 = AtomicU32::new(0);
 /// Where resources are in etcd.
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";
 
+/// Where the objects are.
+enum Kept {
+    Etcd(Process),
+    Kubernetes(Arc<Cluster>, Account),
+}
+
 /// The bridge and the store. All of it goes when it is dropped.
 pub struct Fabric {
-    etcd: Process,
+    kept: Kept,
     pub hub: Netns,
     dir: tempfile::TempDir,
     prefix: String,
 }
 
 impl Fabric {
+    /// With an etcd.
     pub fn new(tag: &str) -> Self {
+        Self::with(tag, |hub, dir| Kept::Etcd(etcd::start(hub, dir)))
+    }
+
+    /// With an API server of its own; the daemons have the account of the manifests.
+    pub fn kubernetes(tag: &str) -> Self {
+        Self::with(tag, |_, _| {
+            let cluster = Cluster::own();
+            let account = Account::make(&cluster);
+            Kept::Kubernetes(cluster, account)
+        })
+    }
+
+    fn with(tag: &str, keep: impl FnOnce(&Netns, &Path) -> Kept) -> Self {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("pb{}-{serial}", std::process::id());
         let dir = tempfile::Builder::new().prefix(&format!("percale-bgp-{tag}-")).tempdir();
@@ -44,8 +70,8 @@ impl Fabric {
         ip(&hub, "link set br0 up");
         ip(&hub, "addr add 10.99.0.254/24 dev br0");
         ip(&hub, "addr add fd99::fe/64 dev br0 nodad");
-        let etcd = etcd::start(&hub, dir.path());
-        Self { etcd, hub, dir, prefix }
+        let kept = keep(&hub, dir.path());
+        Self { kept, hub, dir, prefix }
     }
 
     pub fn path(&self, tail: &str) -> PathBuf {
@@ -88,7 +114,12 @@ impl Fabric {
     }
 
     pub fn put_key(&self, key: &str, value: &Value) {
-        etcd::call(&self.hub, "put", &[("key", key), ("value", &value.to_string())]);
+        match &self.kept {
+            Kept::Etcd(_) => {
+                etcd::call(&self.hub, "put", &[("key", key), ("value", &value.to_string())]);
+            }
+            Kept::Kubernetes(cluster, _) => cluster.put(Kind::Kubernetes, key, Some(value.clone())),
+        }
     }
 
     pub fn delete(&self, plural: &str, name: &str) {
@@ -96,16 +127,38 @@ impl Fabric {
     }
 
     pub fn delete_key(&self, key: &str) {
-        etcd::call(&self.hub, "deleterange", &[("key", key)]);
+        match &self.kept {
+            Kept::Etcd(_) => drop(etcd::call(&self.hub, "deleterange", &[("key", key)])),
+            Kept::Kubernetes(cluster, _) => cluster.put(Kind::Kubernetes, key, None),
+        }
     }
 
-    /// The stored value of a resource.
+    /// The stored value of a resource; null where there is none.
     pub fn get(&self, plural: &str, name: &str) -> Value {
-        etcd::get(&self.hub, &format!("{RESOURCES}{plural}/{name}"))
+        let key = format!("{RESOURCES}{plural}/{name}");
+        match &self.kept {
+            Kept::Etcd(_) => etcd::get(&self.hub, &key),
+            Kept::Kubernetes(cluster, _) => {
+                let found = cluster.store(Kind::Kubernetes).get(&[&key], cluster::soon());
+                let entry = found.expect("the API server answers").pop().flatten();
+                entry.map(|e| serde_json::from_slice(&e.value).expect("JSON")).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The cluster, where there is an API server.
+    pub fn cluster(&self) -> &Cluster {
+        match &self.kept {
+            Kept::Etcd(_) => panic!("this fabric has an etcd"),
+            Kept::Kubernetes(cluster, _) => cluster,
+        }
     }
 
     /// Stores a node object with the addresses of number `n`; `bgp` is added to its `spec.bgp`.
     pub fn put_node(&self, n: u8, labels: Value, bgp: Value) {
+        if let Kept::Kubernetes(cluster, _) = &self.kept {
+            return kubernetes::put_node(cluster, n, &labels, &bgp);
+        }
         let mut own =
             json!({"ipv4Address": format!("10.99.0.{n}/24"), "ipv6Address": format!("fd99::{n:x}/64")});
         for (name, value) in bgp.as_object().into_iter().flatten() {
@@ -124,7 +177,18 @@ impl Fabric {
     }
 
     pub fn etcd_pid(&self) -> u32 {
-        self.etcd.pid()
+        match &self.kept {
+            Kept::Etcd(process) => process.pid(),
+            Kept::Kubernetes(..) => panic!("this fabric has an API server"),
+        }
+    }
+
+    /// How a daemon in a namespace reaches the store.
+    fn access(&self, ns: &Netns, dir: &Path) -> kubernetes::Access {
+        match &self.kept {
+            Kept::Etcd(_) => kubernetes::Access::etcd(),
+            Kept::Kubernetes(cluster, account) => account.access(cluster, ns, dir),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A node that runs `percaled`.
 
-use super::etcd::ENDPOINT;
+use super::kubernetes::Access;
 use super::speakers::Process;
 use super::{Fabric, soon};
 use crate::bins::Bins;
@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 
 pub struct Node {
     process: Option<Process>,
+    access: Access,
     pub ns: Netns,
     pub name: String,
     bins: Bins,
@@ -33,7 +34,9 @@ impl Node {
         let name = format!("node{n}");
         let dir = fabric.path(&name);
         std::fs::create_dir(&dir).expect("the bed is writable");
-        Self { process: None, ns: fabric.host(n), name, bins: Bins::shipped(), dir, env: Vec::new() }
+        let ns = fabric.host(n);
+        let access = fabric.access(&ns, &dir);
+        Self { process: None, access, ns, name, bins: Bins::shipped(), dir, env: Vec::new() }
     }
 
     /// Sets a variable of the daemon's environment, from its next start on.
@@ -48,10 +51,12 @@ impl Node {
     /// Starts the daemon.
     pub fn run(&mut self) {
         let mut command: Command = self.ns.command(self.bins.percaled());
-        command.args(["--datastore-type", "etcdv3", "--node-name", &self.name, "--metrics-addr", ""]);
+        command.args(["--datastore-type", self.access.datastore, "--node-name", &self.name]);
+        command.args(["--metrics-addr", ""]);
         command.arg("--state-dir").arg(self.path("state")).arg("--socket").arg(self.path("percaled.sock"));
         command.arg("--ipam-lock-file").arg(self.path("ipam.lock"));
-        command.env("ETCD_ENDPOINTS", ENDPOINT).env("PERCALE_SECRETS_DIR", self.path("secrets"));
+        command.env("PERCALE_SECRETS_DIR", self.path("secrets"));
+        command.envs(self.access.env.iter().map(|(k, v)| (k, v)));
         command.envs(self.env.iter().map(|(k, v)| (k, v)));
         self.process = Some(Process::start(&mut command, &self.path("log")));
     }

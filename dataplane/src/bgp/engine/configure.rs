@@ -5,6 +5,7 @@ use super::*;
 impl Engine {
     pub(super) fn set_wish(&mut self, wish: Wish) {
         self.configured = unix_now();
+        self.note_words(&wish);
         if self.wish.as_ref().is_some_and(|old| old.rib != wish.rib) {
             tracing::info!(
                 "the node's AS number, router id or cluster id changed: all BGP sessions start anew"
@@ -20,6 +21,23 @@ impl Engine {
         self.set_listeners();
         self.set_bfd();
         self.set_kernel();
+    }
+
+    /// The level of the log, and what is wrong with resources: each problem is logged once.
+    fn note_words(&mut self, wish: &Wish) {
+        let old = self.wish.as_ref();
+        if old.map(|old| &old.log_level) != Some(&wish.log_level) {
+            let level = wish.log_level.as_deref();
+            if !crate::log::set_bgp_level(level) {
+                tracing::warn!(level, "BGPConfiguration: spec.logSeverityScreen is no level");
+            }
+        }
+        let is_new = |(object, what): &(&String, &String)| {
+            old.is_none_or(|old| old.problems.get(*object) != Some(*what))
+        };
+        for (object, what) in wish.problems.iter().filter(is_new) {
+            tracing::warn!(object, "{what}");
+        }
     }
 
     pub(super) fn end_all(&mut self) {
