@@ -21,13 +21,17 @@ pub struct Account {
 pub(super) struct Access {
     pub datastore: &'static str,
     pub env: Vec<(String, String)>,
-    _bridge: Option<Bridge>,
+    bridge: Option<Bridge>,
 }
 
 impl Access {
     pub fn etcd() -> Self {
         let env = vec![("ETCD_ENDPOINTS".to_owned(), ENDPOINT.to_owned())];
-        Access { datastore: "etcdv3", env, _bridge: None }
+        Access { datastore: "etcdv3", env, bridge: None }
+    }
+
+    pub fn url(&self) -> Option<String> {
+        self.bridge.as_ref().map(|bridge| bridge.url("https"))
     }
 }
 
@@ -64,7 +68,7 @@ impl Account {
             ("IP6", "autodetect".to_owned()),
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value)).into();
-        Access { datastore: "kubernetes", env, _bridge: Some(bridge) }
+        Access { datastore: "kubernetes", env, bridge: Some(bridge) }
     }
 }
 

@@ -12,6 +12,7 @@ mod etcd;
 mod kubernetes;
 mod node;
 mod pod;
+mod proxy;
 mod speakers;
 
 pub use kubernetes::Account;

@@ -44,6 +44,11 @@ impl Node {
         self.env.push((name.into(), value.into()));
     }
 
+    /// The API server, as this node reaches it.
+    pub fn api_url(&self) -> String {
+        self.access.url().expect("this fabric has an API server")
+    }
+
     pub fn path(&self, tail: &str) -> PathBuf {
         self.dir.join(tail)
     }
