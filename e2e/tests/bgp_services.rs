@@ -203,8 +203,8 @@ fn a_connection_from_outside_reaches_the_pod() {
     }
 }
 
-/// A router whose default route and the node's lead to each other: a packet for an address that nobody has would go back
-/// and forth until its time is over. It is dropped, or refused, or (the control) it loops.
+/// The node's default route leads to the router, and the router's way to service addresses to the node: a client's packet
+/// for an address that nobody has would go back and forth until its time is over. It is dropped, or refused, or (the control) it loops.
 // REQ: D-05
 #[test]
 fn an_unused_service_address_causes_no_loop() {
@@ -214,8 +214,10 @@ fn an_unused_service_address_causes_no_loop() {
     bed.router.ask("disable n2");
     bed.leads("203.0.113.0/24", &[1]);
     ip(&node.ns, "route add default via 10.99.0.101");
+    let client = bed.fabric.host(150);
+    ip(&client, "route add default via 10.99.0.101");
     let ping = || {
-        let mut command = bed.router.ns.command("ping");
+        let mut command = client.command("ping");
         command.args(["-c", "1", "-W", "1", "-t", "40", "203.0.113.200"]);
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };

@@ -302,6 +302,37 @@ fn what_cannot_be_read_counts_as_absent_and_is_named() {
 }
 
 #[test]
+fn what_has_no_effect_is_named() {
+    let mut bed = Bed::new();
+    bed.config(json!({"programClusterRoutes": "Disabled", "ignoredInterfaces": ["eth7"], "localWorkloadPeeringIPV4": "",
+        "prefixAdvertisements": [{"cidr": "10.91.0.0/16", "communities": ["unknown"]}]}));
+    bed.put(
+        "bgpconfigurations",
+        "node.node1",
+        json!({}),
+        json!({"bindMode": "NodeIP", "logSeverityScreen": "Debug"}),
+    );
+    bed.put("bgpconfigurations", "node.node2", json!({}), json!({"asNumber": 1}));
+    bed.put("bgpconfigurations", "other", json!({}), json!({}));
+    bed.peer("tor", json!({"peerIP": "192.0.2.1", "asNumber": 1, "phase": "full"}));
+    let wish = bed.wish();
+    let named: Vec<&str> = wish.problems.values().map(String::as_str).collect();
+    assert_eq!(wish.problems.len(), 4, "{named:?}");
+    for (object, word) in [
+        ("bgpconfigurations/default", "spec.programClusterRoutes has"),
+        ("bgpconfigurations/node.node1", "spec.bindMode counts in"),
+        ("bgpconfigurations/other", "neither"),
+        ("bgppeers/tor", "spec.phase has"),
+    ] {
+        assert!(wish.problems[object].contains(word), "{named:?}");
+    }
+    assert_eq!(wish.log_level.as_deref(), Some("Debug"));
+    assert!(wish.listen_on.is_empty() && wish.peers.contains_key(&at("192.0.2.1")));
+    bed.config(json!({"prefixAdvertisements": [{"cidr": "10.91.0.0/16", "communities": ["unknown"]}]}));
+    assert!(bed.wish().problems["bgpconfigurations/default"].contains("unknown"));
+}
+
+#[test]
 fn a_list_told_anew_removes_what_it_does_not_name() {
     let mut bed = Bed::new();
     bed.peer("a", json!({"peerIP": "192.0.2.1"}));

@@ -48,7 +48,7 @@ pub(super) fn run(context: &Arc<Context>, inbox: &Sender<Message>, waker: &Waker
             if let Some(write) = answer(a, inbox, waker)
                 && let Err(error) = context.store.commit(&[write], Deadline::after(TURN * 5))
             {
-                tracing::debug!(%error, "a CalicoNodeStatus was not written");
+                tracing::warn!(%error, "a CalicoNodeStatus was not written");
             }
         }
     }

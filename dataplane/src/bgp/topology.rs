@@ -4,7 +4,7 @@ use super::fib::is_ours;
 use bgp::Prefix;
 use netlink::{FibEvent, FibMonitor, FibRoute, Link, Nl, RouteKind};
 use peering::{Foreign, Hop, Resolver};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 const MAIN: u32 = 254;
@@ -18,8 +18,8 @@ pub(super) struct Topology {
     workload_prefix: String,
     links: BTreeMap<u32, Link>,
     pub resolver: Resolver,
-    /// Routes to pods of this host.
-    pods: BTreeSet<Prefix>,
+    /// Routes to pods of this host, and the links that they lead to.
+    pods: BTreeMap<Prefix, u32>,
     links_changed: bool,
 }
 
@@ -45,7 +45,7 @@ impl Topology {
             workload_prefix,
             links: BTreeMap::new(),
             resolver: Resolver::default(),
-            pods: BTreeSet::new(),
+            pods: BTreeMap::new(),
             links_changed: false,
         };
         topology.look()?;
@@ -56,8 +56,8 @@ impl Topology {
         self.monitor.fd()
     }
 
-    pub fn pods(&self) -> &BTreeSet<Prefix> {
-        &self.pods
+    pub fn pods(&self) -> impl Iterator<Item = &Prefix> {
+        self.pods.keys()
     }
 
     pub fn tunnel(&self) -> Option<u32> {
@@ -90,6 +90,13 @@ impl Topology {
         Ok(before != state(&self.links, &self.workload_prefix))
     }
 
+    /// The kernel drops a link's IPv4 routes without a word, too, when the link goes or is set down.
+    fn forget_pods(&mut self) -> bool {
+        let before = self.pods.len();
+        self.pods.retain(|_, ifindex| self.links.get(ifindex).is_some_and(|link| link.up));
+        self.pods.len() != before
+    }
+
     /// Reads the events that are there.
     pub fn read(&mut self) -> Result<Changes, netlink::Error> {
         let mut changes = Changes::default();
@@ -105,6 +112,7 @@ impl Topology {
             }
         }
         let dropped = self.links_changed && self.look_at_links()?;
+        changes.pods |= self.forget_pods();
         if dropped || changes.all_ours.is_some() {
             changes = Changes { ways: true, pods: true, ours: Vec::new(), all_ours: Some(self.look()?) };
         }
@@ -121,8 +129,9 @@ impl Topology {
             self.look_at_links()?;
         }
         let prefix = peering::prefix(&route.net);
-        if self.is_pod(route) {
-            changes.pods |= if is_there { self.pods.insert(prefix) } else { self.pods.remove(&prefix) };
+        if let Some(ifindex) = self.pod_link(route) {
+            let before = if is_there { self.pods.insert(prefix, ifindex) } else { self.pods.remove(&prefix) };
+            changes.pods |= before.is_some() != is_there;
         } else {
             changes.ways = true;
             match is_there {
@@ -135,8 +144,8 @@ impl Topology {
 
     fn insert(&mut self, route: &FibRoute) {
         let prefix = peering::prefix(&route.net);
-        if self.is_pod(route) {
-            self.pods.insert(prefix);
+        if let Some(ifindex) = self.pod_link(route) {
+            self.pods.insert(prefix, ifindex);
             return;
         }
         let hop = |h: &netlink::FibHop| Hop { gateway: h.gateway, ifindex: h.ifindex, onlink: h.onlink };
@@ -145,7 +154,7 @@ impl Topology {
         self.resolver.insert(prefix, Foreign { metric: route.metric, hops });
     }
 
-    fn is_pod(&self, route: &FibRoute) -> bool {
+    fn pod_link(&self, route: &FibRoute) -> Option<u32> {
         let to_pod = |hop: &netlink::FibHop| {
             let link = self.links.get(&hop.ifindex);
             hop.gateway.is_none() && link.is_some_and(|l| l.name.starts_with(&self.workload_prefix))
@@ -154,8 +163,10 @@ impl Topology {
             ipnet::IpNet::V4(_) => false,
             ipnet::IpNet::V6(net) => net.addr().is_unicast_link_local() || net.addr().is_multicast(),
         };
-        route.kind == RouteKind::Unicast
-            && !is_link_local(&route.net)
-            && matches!(&route.hops[..], [hop] if to_pod(hop))
+        let is_one = route.kind == RouteKind::Unicast && !is_link_local(&route.net);
+        match &route.hops[..] {
+            [hop] if is_one && to_pod(hop) => Some(hop.ifindex),
+            _ => None,
+        }
     }
 }

@@ -123,7 +123,7 @@ impl Engine {
     /// Blocks, services, and those routes to pods that no block stands for.
     pub(super) fn originate(&mut self) {
         let (Some(wish), Some(speaker)) = (&self.wish, &mut self.speaker) else { return };
-        let hosts = self.topology.pods().iter().filter(|p| wish.host_routes.admits(p)).copied();
+        let hosts = self.topology.pods().filter(|p| wish.host_routes.admits(p)).copied();
         let wanted: BTreeSet<Prefix> = wish.originate.iter().copied().chain(hosts).collect();
         for prefix in self.originated.difference(&wanted) {
             speaker.retract(*prefix);
