@@ -204,7 +204,9 @@ impl Rib {
     /// it is told what differs.
     pub fn reconfigure(&mut self, id: PeerId, options: NeighborOptions) {
         let Some(old) = self.neighbors.share(id).filter(|n| n.options != options) else { return };
-        let import_changed = old.options.import != options.import || old.options.next_hop != options.next_hop;
+        let import_changed = old.options.import != options.import
+            || old.options.next_hop != options.next_hop
+            || old.options.allowed_own_as != options.allowed_own_as;
         self.leave_group(id);
         self.note_all(id);
         if old.options.client != options.client {

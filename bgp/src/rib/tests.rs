@@ -150,6 +150,21 @@ fn too_many_prefixes_are_counted_per_family() {
 }
 
 #[test]
+fn our_own_number_in_a_path_is_judged_again_when_more_is_allowed() {
+    let mut rib = with_peers(&[(1, false)]);
+    let own = rib.neighbor(PeerId(1)).unwrap().local_as;
+    announce_with(&mut rib, 1, p(X).into(), |a| a.as_path.prepend(own, 1));
+    assert!(rib.next_hops(p(X)).is_empty());
+    let mut options = rib.neighbor(PeerId(1)).unwrap().options.clone();
+    options.allowed_own_as = 1;
+    rib.reconfigure(PeerId(1), options.clone());
+    assert_eq!(rib.next_hops(p(X)).len(), 1);
+    options.allowed_own_as = 0;
+    rib.reconfigure(PeerId(1), options);
+    assert!(rib.next_hops(p(X)).is_empty());
+}
+
+#[test]
 fn attributes_too_long_to_tell_are_withdrawn_instead() {
     let mut rib = with_peers(&[(1, true)]);
     let base = Attributes::local([1, 1, 1, 1].into());
