@@ -6,11 +6,12 @@
 
 use crate::{Deadline, Error, ErrorKind};
 use fs2::FileExt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, DirEntry, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::Duration;
 
 const OP: &str = "lock";
 
@@ -102,6 +103,23 @@ impl AttachmentLock {
             _ => Ok(()),
         }
     }
+}
+
+/// Removes the lock files in `dir` that nobody holds and nobody made or changed within `idle`:
+/// those of attachments that were killed and forgotten. One of a living attachment may be among
+/// them; its next call makes it anew. Answers how many went; what cannot be read stays.
+pub fn prune_attachment_locks(dir: &Path, idle: Duration) -> usize {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let old = entries.flatten().filter(|entry| has_rested(entry, idle));
+    let names: Vec<String> = old.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let unheld = names.iter().filter_map(|name| AttachmentLock::try_acquire(dir, name).ok().flatten());
+    unheld.filter_map(|lock| lock.remove_and_release().ok()).count()
+}
+
+fn has_rested(entry: &DirEntry, idle: Duration) -> bool {
+    let Ok(metadata) = entry.metadata() else { return false };
+    let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+    metadata.is_file() && metadata.len() == 0 && age.is_some_and(|age| age >= idle)
 }
 
 fn attachment_path(dir: &Path, name: &str) -> Result<PathBuf, Error> {

@@ -5,7 +5,7 @@
 
 mod support;
 
-use datastore::lock::{AttachmentLock, Kind, Lock};
+use datastore::lock::{AttachmentLock, Kind, Lock, prune_attachment_locks};
 use datastore::{Deadline, ErrorKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -115,4 +115,27 @@ fn attachment_locks_are_per_name_and_names_cannot_escape() {
     for bad in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
         assert_eq!(kind(AttachmentLock::acquire(dir.path(), bad, soon())), ErrorKind::Invalid);
     }
+}
+
+#[test]
+fn lock_files_that_rested_and_are_not_held_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3600);
+    for name in ["forgotten", "held", "young"] {
+        drop(AttachmentLock::acquire(dir.path(), name, soon()).unwrap());
+    }
+    std::fs::write(dir.path().join("foreign"), "text").unwrap();
+    for name in ["forgotten", "held", "foreign"] {
+        let file = std::fs::File::options().write(true).open(dir.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * hour).unwrap();
+    }
+    let _held = AttachmentLock::acquire(dir.path(), "held", soon()).unwrap();
+    assert_eq!(prune_attachment_locks(dir.path(), hour), 1);
+    let mut left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["foreign", "held", "young"]);
+    assert_eq!(prune_attachment_locks(&dir.path().join("none"), hour), 0);
 }

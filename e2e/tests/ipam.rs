@@ -226,3 +226,37 @@ fn an_add_whose_sync_fails_leaves_nothing() {
     network.add(&Attachment::new("c1", &ns)).unwrap();
     held(&bed, 2);
 }
+
+/// A pod that comes back under its name, with another sandbox, has its addresses again, though
+/// others came and went meanwhile; a name whose address is taken gets another one.
+// REQ: A-13
+#[test]
+fn a_sticky_name_has_its_addresses_again() {
+    let bed = Bed::new("sticky");
+    let mut plugin = conf::percale(&bed);
+    plugin["ipam"]["sticky"] = json!(true);
+    let network = Network::new(&bed, "net", vec![plugin]);
+    let spaces: Vec<Netns> = (0..3).map(|i| bed.netns(&format!("p{i}"))).collect();
+    let named = |sandbox: &str, ns: &Netns, name: &str| {
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=space;K8S_POD_NAME={name}");
+        Attachment::new(sandbox, ns).with_args(&args)
+    };
+    let (web, other) = (named("s1", &spaces[0], "web-0"), named("s2", &spaces[1], "web-1"));
+    let had = addresses(&network.add(&web).unwrap());
+    assert_eq!(had.len(), 2);
+    network.add(&other).unwrap();
+    network.del(&web).unwrap();
+    for i in 0..5 {
+        let passing = named(&format!("x{i}"), &spaces[2], &format!("job-{i}"));
+        let given = addresses(&network.add(&passing).unwrap());
+        assert!(given.iter().all(|ip| !had.contains(ip)), "an address that a name may want again: {given:?}");
+        network.del(&passing).unwrap();
+    }
+    let again = named("s3", &spaces[0], "web-0");
+    assert_eq!(addresses(&network.add(&again).unwrap()), had);
+    let twin = named("s4", &spaces[2], "web-0");
+    let given = addresses(&network.add(&twin).unwrap());
+    assert!(given.iter().all(|ip| !had.contains(ip)), "the living sandbox keeps {had:?}, not {given:?}");
+    [&again, &other, &twin].iter().for_each(|pod| network.del(pod).unwrap());
+    nothing_held(&bed);
+}

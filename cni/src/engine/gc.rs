@@ -5,11 +5,16 @@ use super::del::{self, Owner};
 use super::endpoint::{self, PodName};
 use super::{delegated, failure, journal, leases};
 use cni_protocol::{Attachment, CniError, Verb};
+use datastore::lock::prune_attachment_locks;
 use ipam::{Held, Release};
 use model::Scope;
 use model::veth::{self, HostNameOf};
 use netlink::{Link, Nl};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Lock files that rested this long are of no running call, and mostly of nobody.
+const LOCK_REST: Duration = Duration::from_secs(3600);
 
 /// Serves GC of the main plugin. Goes on after failures and answers with the first.
 pub(crate) fn gc(call: &Call) -> Result<(), CniError> {
@@ -41,6 +46,7 @@ pub(crate) fn gc(call: &Call) -> Result<(), CniError> {
         failures.extend(free(call, &owner).err());
     }
     failures.extend(forward(call).err());
+    prune_attachment_locks(&call.req.paths.attachment_dir, LOCK_REST);
     failures.into_iter().next().map_or(Ok(()), Err)
 }
 
@@ -60,6 +66,7 @@ pub(crate) fn gc_leases(call: &Call) -> Result<(), CniError> {
         }
         let _ = lock.remove_and_release();
     }
+    prune_attachment_locks(&call.req.paths.attachment_dir, LOCK_REST);
     failures.into_iter().next().map_or(Ok(()), Err)
 }
 
