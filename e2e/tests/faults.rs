@@ -269,13 +269,39 @@ fn an_address_that_the_host_already_routes_is_passed_over() {
         let IpAddr::V4(v4) = v4 else { unreachable!() };
         let octets = v4.octets();
         let dst = format!("{}.{}.{}.{}/32", octets[0], octets[1], octets[2], (octets[3] & 0xc0) + third);
-        if third % 2 == 0 {
+        if third % 2 == 1 {
             must(bed.host.command("ip").args(["route", "add", &dst, "dev", "up0"]));
         }
     }
     let given = addresses(&network.add(&pod).unwrap());
     let IpAddr::V4(given) = given.iter().find(|ip| ip.is_ipv4()).unwrap() else { unreachable!() };
-    assert_eq!(given.octets()[3] % 2, 1, "{given} is routed to another link");
+    assert_eq!(given.octets()[3] % 2, 0, "{given} is routed to another link");
+    let log = fs::read_to_string(bed.path("log/cni.log")).unwrap();
+    assert!(log.lines().any(|line| line.contains("up0")), "the log names the route in the way: {log}");
     held(&bed, 2);
     network.del(&pod).unwrap();
+}
+
+#[test]
+fn a_route_to_a_dead_link_is_replaced() {
+    let bed = Bed::new("deadroute");
+    let network = network(&bed);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    let given = addresses(&network.add(&pod).unwrap());
+    network.del(&pod).unwrap();
+    let outside = bed.netns("outside");
+    netns::join(&bed.host, &outside);
+    for ip in &given {
+        must(bed.host.command("ip").args(["route", "add", &ip.to_string(), "dev", "up0"]));
+    }
+    must(outside.command("ip").args(["link", "set", "up0", "down"]));
+    let wanted = given.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
+    let again = pod.clone().with_args(&format!("IP={wanted}"));
+    assert_eq!(addresses(&network.add(&again).unwrap()), given);
+    for ip in &given {
+        e2e::probe::tcp(&bed.host, &ns, *ip).unwrap_or_else(|e| panic!("{ip}: {e}"));
+    }
+    network.del(&again).unwrap();
+    nothing_held(&bed);
 }

@@ -149,3 +149,25 @@ fn a_hundred_addresses_are_all_different() {
     nothing_held(&bed);
     kernel_is_clean(&bed.host);
 }
+
+/// A pod forwards only when `container_settings.allow_ip_forwarding` says so.
+#[test]
+fn a_pod_forwards_when_the_configuration_allows_it() {
+    let bed = Bed::new("forward");
+    for (setting, forwards) in [(None, "0"), (Some(false), "0"), (Some(true), "1")] {
+        let mut plugin = conf::percale(&bed);
+        if let Some(allowed) = setting {
+            plugin["container_settings"] = json!({"allow_ip_forwarding": allowed});
+        }
+        let network = Network::new(&bed, "net", vec![plugin]);
+        let ns = bed.netns("pod");
+        let pod = Attachment::new("c1", &ns);
+        network.add(&pod).unwrap();
+        for family in ["ipv4", "ipv6"] {
+            let path = format!("/proc/sys/net/{family}/conf/eth0/forwarding");
+            let told = ns.run(|| std::fs::read_to_string(&path).unwrap());
+            assert_eq!(told.trim(), forwards, "{family} with {setting:?}");
+        }
+        network.del(&pod).unwrap();
+    }
+}
