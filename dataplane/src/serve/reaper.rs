@@ -7,10 +7,12 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long links gather before they are deleted; with the deletion itself well under a second.
-const GATHER: Duration = Duration::from_millis(250);
+/// Links gather until none came for so long: a deletion keeps everybody else from the kernel's links.
+const GATHER: Duration = Duration::from_millis(200);
+/// Longest time that they gather; with the deletion itself under a second (decision 16).
+const MAX_GATHER: Duration = Duration::from_millis(600);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,11 +60,11 @@ fn work(context: &Context, woken: &Receiver<()>) {
     );
     delete(context);
     while woken.recv().is_ok() {
-        let more = woken.recv_timeout(GATHER);
-        if more.is_ok() {
-            context.shutdown.wait(GATHER);
+        let since = Instant::now();
+        let mut more = Ok(());
+        while more.is_ok() && since.elapsed() < MAX_GATHER {
+            more = woken.recv_timeout(GATHER);
         }
-        while woken.try_recv().is_ok() {}
         deletions.inc();
         delete(context);
         if more == Err(RecvTimeoutError::Disconnected) {

@@ -11,8 +11,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 const OP: &str = "watch store";
+/// Changes gather for so long before they are looked at: a commit touches its files several times, and many
+/// watches of one process must not look while the call that committed goes on.
+const GATHER: Duration = Duration::from_millis(20);
 
 pub(super) struct Watcher {
     store: Embedded,
@@ -65,6 +69,12 @@ impl Watcher {
         }
     }
 
+    /// Lets what changes together be looked at together.
+    fn gather(&self, deadline: Deadline) -> Result<(), Error> {
+        std::thread::sleep(GATHER.min(deadline.left()));
+        self.drain().map_err(|e| self.store.os(e))
+    }
+
     fn drain(&self) -> rustix::io::Result<()> {
         let mut buf = [MaybeUninit::uninit(); 4096];
         loop {
@@ -98,6 +108,7 @@ impl Watch for Watcher {
                 return Ok(None);
             } else {
                 self.stale = true;
+                self.gather(deadline)?;
             }
         }
     }
