@@ -6,6 +6,7 @@ pub mod bfd;
 pub mod fuzz;
 pub mod policy;
 mod prefix;
+mod prefix_map;
 pub mod rib;
 pub mod session;
 #[cfg(any(test, feature = "testing"))]
@@ -14,6 +15,7 @@ pub mod speaker;
 pub mod wire;
 
 pub use prefix::{Family, PerFamily, Prefix, PrefixError};
+pub use prefix_map::PrefixMap;
 
 /// A point in time: what passed since an epoch of the caller's choice, on a clock that never goes back.
 pub type Time = std::time::Duration;

@@ -157,6 +157,11 @@ impl Prefix {
         }
     }
 
+    /// The address, from the front; zeros behind it.
+    pub(crate) fn bits(&self) -> [u8; 16] {
+        self.bits
+    }
+
     /// The octets that the wire carries: as many as the length needs (RFC 4271 section 4.3).
     pub(crate) fn wire_octets(&self) -> &[u8] {
         &self.bits[..usize::from(self.len).div_ceil(8)]

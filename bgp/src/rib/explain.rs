@@ -93,7 +93,7 @@ impl Rib {
     }
 
     fn told_of(&mut self, prefix: Prefix, best: &Path) -> Vec<(PeerId, Result<Arc<Attributes>, Withheld>)> {
-        let Rib { neighbors, options, outs, interner, .. } = self;
+        let Rib { neighbors, options, outs, exports: interner, .. } = self;
         let exporter = Exporter { neighbors, options };
         let peers = outs.keys().filter_map(|id| neighbors.get(*id).map(|n| (*id, n)));
         peers

@@ -20,9 +20,9 @@ use super::outbound::BATCH;
 use super::path::{Path, PeerId};
 use super::{Rib, intern::Interner};
 
-/// Octets made and not yet taken by a member; beyond that it is too slow for its group. Little in tests, so that
-/// they meet it.
-const MAX_QUEUED: usize = if cfg!(test) { 200 } else { 4 << 20 };
+/// Octets made and not yet taken by a member; beyond that it is too slow for its group, and a list of its own costs less.
+/// Members share the octets. Little in tests, so that they meet it.
+const MAX_QUEUED: usize = if cfg!(test) { 200 } else { 16 << 20 };
 
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -62,7 +62,7 @@ fn view(
 impl Rib {
     /// Notes for each group what its members were told so far of a prefix that has just changed.
     pub(super) fn note_for_groups(&mut self, prefix: Prefix, before: Option<&Path>) {
-        let Rib { neighbors, options, groups, interner, .. } = self;
+        let Rib { neighbors, options, groups, exports: interner, .. } = self;
         let exporter = Exporter { neighbors, options };
         for group in groups.values_mut().filter(|g| g.like.families[prefix.family()]) {
             if let Entry::Vacant(entry) = group.pending.entry(prefix) {
@@ -73,13 +73,13 @@ impl Rib {
 
     /// Notes the whole table for every group, before its view changes.
     pub(super) fn note_all_for_groups(&mut self) {
-        let Rib { table, neighbors, options, groups, interner, .. } = self;
+        let Rib { table, neighbors, options, groups, exports: interner, .. } = self;
         let exporter = Exporter { neighbors, options };
         for group in groups.values_mut() {
             for (prefix, node) in table.iter().filter(|(p, _)| group.like.families[p.family()]) {
-                if let Entry::Vacant(entry) = group.pending.entry(*prefix) {
+                if let Entry::Vacant(entry) = group.pending.entry(prefix) {
                     let cache = &mut group.cache;
-                    entry.insert(view(&group.like, &exporter, *prefix, node.best(), cache, interner));
+                    entry.insert(view(&group.like, &exporter, prefix, node.best(), cache, interner));
                 }
             }
             group.cache = Cache::default();
@@ -147,7 +147,7 @@ impl Rib {
                 let Some((prefix, last)) = group.pending.pop_first() else { break };
                 let best = self.table.get(&prefix).and_then(|node| node.best());
                 let cache = &mut group.cache;
-                let now = view(&group.like, &exporter, prefix, best, cache, &mut self.interner);
+                let now = view(&group.like, &exporter, prefix, best, cache, &mut self.exports);
                 batches.change(prefix, &last, &now);
             }
             batches.write(&group.like, |id| group.members.contains(&id))
@@ -171,14 +171,13 @@ impl Rib {
     }
 
     fn make_stretch(&mut self, like: Arc<Neighbor>, family: Family, from: Bound<Prefix>) -> Stretch {
-        let Rib { table, neighbors, options, interner, walks, .. } = self;
+        let Rib { table, neighbors, options, exports: interner, walks, .. } = self;
         let exporter = Exporter { neighbors, options };
         let (mut batches, mut cache, mut last) = (Batches::default(), Cache::default(), None);
-        let rest = table.range((from, Bound::Unbounded)).take_while(|(p, _)| p.family() == family);
-        for (prefix, node) in rest.take(BATCH) {
-            let route = view(&like, &exporter, *prefix, node.best(), &mut cache, interner);
-            batches.first(*prefix, &route);
-            last = Some(*prefix);
+        for (prefix, node) in table.from(family, from).take(BATCH) {
+            let route = view(&like, &exporter, prefix, node.best(), &mut cache, interner);
+            batches.first(prefix, &route);
+            last = Some(prefix);
         }
         let chunk = Arc::new(batches.write(&like, |_| false));
         let stretch = Stretch { version: walks.version, like, from, family, chunk, last };

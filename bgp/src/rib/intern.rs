@@ -30,7 +30,7 @@ impl BuildHasher for Seeded {
 #[derive(Debug)]
 pub(crate) struct Interner {
     known: HashSet<Arc<Attributes>, Seeded>,
-    /// When to look for unused ones: doubling keeps the cost constant per insertion.
+    /// When to look for unused ones: growth by half keeps the cost constant per insertion.
     sweep_at: usize,
 }
 
@@ -56,7 +56,7 @@ impl Interner {
 
     fn sweep(&mut self) {
         self.known.retain(|a| Arc::strong_count(a) > 1);
-        self.sweep_at = (self.known.len() * 2).max(FIRST_SWEEP);
+        self.sweep_at = (self.known.len() / 2 * 3).max(FIRST_SWEEP);
     }
 
     /// Distinct values held, with those that nothing uses since the last sweep.

@@ -38,7 +38,7 @@ pub use path::{Freshness, Path, PeerId};
 pub use select::{ORDER, Step};
 
 use crate::wire::{Attributes, NextHop, Nlri, Reach, Update};
-use crate::{Family, PerFamily, Prefix};
+use crate::{Family, PerFamily, Prefix, PrefixMap};
 
 use adj_out::Out;
 use chunk::Walks;
@@ -90,8 +90,11 @@ pub struct TooMany {
 #[derive(Debug)]
 pub struct Rib {
     options: RibOptions,
-    table: BTreeMap<Prefix, Node>,
+    table: PrefixMap<Node>,
+    /// What came in, and what import made of it.
     interner: Interner,
+    /// What peers are told. It is not kept longer than it takes to tell, so it is looked through apart.
+    exports: Interner,
     /// Peers that are up, or whose routes are kept while they are away.
     neighbors: Neighbors,
     /// Peers that are up.
@@ -141,8 +144,9 @@ impl Rib {
     pub fn new(options: RibOptions, seed: u64) -> Self {
         Rib {
             options,
-            table: BTreeMap::new(),
+            table: PrefixMap::default(),
             interner: Interner::new(seed),
+            exports: Interner::new(seed),
             neighbors: Neighbors::default(),
             outs: BTreeMap::new(),
             solo: BTreeSet::new(),
@@ -216,7 +220,8 @@ impl Rib {
         accepted: Option<Arc<Attributes>>,
     ) {
         let path_id = nlri.path_id;
-        let path = Path { peer, path_id, local_id: 0, received, accepted, freshness: Freshness::Fresh };
+        let (local_id, freshness, used) = (0, Freshness::Fresh, false);
+        let path = Path { peer, path_id, local_id, received, accepted, freshness, used };
         if self.change(nlri.prefix, |node| node.insert(path)) {
             self.counts.entry(peer).or_default()[nlri.prefix.family()] += 1;
         }
@@ -274,14 +279,14 @@ impl Rib {
     }
 
     fn prefixes_with(&self, wanted: impl Fn(&Path) -> bool) -> Vec<Prefix> {
-        self.table.iter().filter(|(_, n)| n.paths.iter().any(&wanted)).map(|(p, _)| *p).collect()
+        self.table.iter().filter(|(_, n)| n.paths.iter().any(&wanted)).map(|(p, _)| p).collect()
     }
 
     /// The one place where the table changes: edits a prefix, selects anew, notes what that changes for others.
     fn change<T>(&mut self, prefix: Prefix, edit: impl FnOnce(&mut Node) -> T) -> T {
         let Rib { table, neighbors, next_hops, options, .. } = self;
         let context = Context { neighbors, next_hops, options };
-        let node = table.entry(prefix).or_insert(Node::EMPTY);
+        let node = table.get_or_insert(prefix, || Node::EMPTY);
         let before = Seen::of(node, &context, self.tells_all);
         let result = edit(node);
         select(node, &context);
@@ -333,9 +338,9 @@ impl Rib {
 
     /// All that a peer told us, before import policy: its Adj-RIB-In.
     pub fn received_from(&self, id: PeerId) -> Vec<(Prefix, u32, Arc<Attributes>)> {
-        let of = |(prefix, node): (&Prefix, &Node)| {
+        let of = |(prefix, node): (Prefix, &Node)| {
             let from = node.paths.iter().filter(|p| p.peer == id);
-            from.map(|p| (*prefix, p.path_id, p.received.clone())).collect::<Vec<_>>()
+            from.map(|p| (prefix, p.path_id, p.received.clone())).collect::<Vec<_>>()
         };
         self.table.iter().flat_map(of).collect()
     }
@@ -346,7 +351,7 @@ impl Rib {
     }
 
     /// The prefixes in the table, in order.
-    pub fn prefixes(&self) -> impl Iterator<Item = &Prefix> {
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> {
         self.table.keys()
     }
 
@@ -371,7 +376,7 @@ impl Rib {
             let prefix = host.truncate(len)?;
             self.table
                 .get(&prefix)
-                .filter(|n| n.used > 0)
+                .filter(|n| n.best().is_some())
                 .map(|n| FibChange { prefix, next_hops: hops(n.multipath()) })
         };
         (0..=host.prefix_len()).rev().find_map(usable)

@@ -1,12 +1,11 @@
 //! The RIB's side towards peers: noting changes, and telling them.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::wire::{self, Attributes, EncodeParams, Nlri, RefreshKind};
-use crate::{Family, Prefix};
+use crate::{Family, Prefix, PrefixMap};
 
 use super::adj_out::{Batch, Out, Sync, Told, refresh_marker};
 use super::export::{Cache, Exporter};
@@ -24,7 +23,7 @@ impl Rib {
     pub(super) fn note(&mut self, prefix: Prefix, before: &[Path], now: &[Path]) {
         self.walks.changed();
         self.note_for_groups(prefix, before.first());
-        let Rib { neighbors, options, outs, solo, interner, .. } = self;
+        let Rib { neighbors, options, outs, solo, exports: interner, .. } = self;
         let exporter = Exporter { neighbors, options };
         for id in solo.iter() {
             let Some(out) = outs.get_mut(id) else { continue };
@@ -41,8 +40,8 @@ impl Rib {
     }
 
     /// The table, and what it takes to tell a peer of it.
-    fn teller(&mut self, id: PeerId) -> Option<(&BTreeMap<Prefix, Node>, Teller<'_>)> {
-        let Rib { table, neighbors, options, next_hops, interner, tells_all, .. } = self;
+    fn teller(&mut self, id: PeerId) -> Option<(&PrefixMap<Node>, Teller<'_>)> {
+        let Rib { table, neighbors, options, next_hops, exports: interner, tells_all, .. } = self;
         let neighbor = neighbors.get(id)?;
         let exporter = Exporter { neighbors, options };
         let context = Context { neighbors, next_hops, options };
@@ -165,11 +164,10 @@ impl Rib {
     ) -> Option<Prefix> {
         let (table, mut teller) = self.teller(id)?;
         let (mut batch, mut last) = (Batch::default(), None);
-        let rest = table.range((from, Bound::Unbounded)).take_while(|(p, _)| p.family() == family);
-        for (prefix, node) in rest.take(BATCH) {
-            let announce = |path_id, a| batch.announce(Nlri { prefix: *prefix, path_id }, &a);
-            teller.tell(*prefix, node, &mut out.cache, announce);
-            last = Some(*prefix);
+        for (prefix, node) in table.from(family, from).take(BATCH) {
+            let announce = |path_id, a| batch.announce(Nlri { prefix, path_id }, &a);
+            teller.tell(prefix, node, &mut out.cache, announce);
+            last = Some(prefix);
         }
         batch.write(&teller.neighbor.encode, messages);
         last
@@ -191,7 +189,7 @@ impl Rib {
 
     /// All that a peer has been told, or will be once [`Rib::poll_updates`] is drained: its Adj-RIB-Out.
     pub fn advertised(&mut self, id: PeerId) -> Vec<(Prefix, u32, Arc<Attributes>)> {
-        let prefixes: Vec<Prefix> = self.table.keys().copied().collect();
+        let prefixes: Vec<Prefix> = self.table.keys().collect();
         let mut out = Out::new();
         let mut all = Vec::new();
         for prefix in prefixes {
@@ -231,7 +229,7 @@ impl Rib {
     /// Notes the whole table for a peer, before its view changes.
     fn note_all(&mut self, id: PeerId) {
         let Some(mut out) = self.outs.remove(&id) else { return };
-        let prefixes: Vec<Prefix> = self.table.keys().copied().filter(|p| out.notes(*p)).collect();
+        let prefixes: Vec<Prefix> = self.table.keys().filter(|p| out.notes(*p)).collect();
         for prefix in prefixes {
             let told = self.told_list(id, prefix, &mut out);
             out.pending.insert(prefix, told);

@@ -1,4 +1,4 @@
-//! What is known about a prefix: its paths, in 40 octets for the usual case of one.
+//! What is known about a prefix: its paths, in 32 octets for the usual case of one.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Path {
     /// As policy left it; `None` if it may not be used.
     pub(crate) accepted: Option<Arc<Attributes>>,
     pub freshness: Freshness,
+    /// Packets take it: it is the best, or as good and used together with it.
+    pub(crate) used: bool,
 }
 
 /// One path or several. A vector for every prefix would cost an allocation for each of a million.
@@ -104,20 +106,19 @@ impl Paths {
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub paths: Paths,
-    /// How many at the front are equally good and used together; 0 if none is usable.
-    pub used: u16,
 }
 
 impl Node {
-    pub const EMPTY: Node = Node { paths: Paths::EMPTY, used: 0 };
+    pub const EMPTY: Node = Node { paths: Paths::EMPTY };
 
     pub fn best(&self) -> Option<&Path> {
-        self.paths.first().filter(|_| self.used > 0)
+        self.paths.first().filter(|path| path.used)
     }
 
     /// The paths that packets take.
     pub fn multipath(&self) -> &[Path] {
-        &self.paths[..usize::from(self.used)]
+        let used = self.paths.iter().take_while(|path| path.used).count();
+        &self.paths[..used]
     }
 
     pub fn find(&mut self, peer: PeerId, path_id: u32) -> Option<&mut Path> {
@@ -145,7 +146,7 @@ mod tests {
     #[test]
     fn an_entry_is_small() {
         assert_eq!(size_of::<Path>(), 32);
-        assert_eq!(size_of::<Node>(), 40);
+        assert_eq!(size_of::<Node>(), 32);
     }
 
     #[test]
@@ -158,6 +159,7 @@ mod tests {
             received: a.clone(),
             accepted: None,
             freshness: Freshness::Fresh,
+            used: false,
         };
         let mut node = Node::EMPTY;
         assert!(node.insert(path(1)) && node.insert(path(2)) && node.insert(path(3)));

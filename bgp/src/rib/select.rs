@@ -161,10 +161,10 @@ pub(crate) fn phases() -> (&'static [Step], &'static [Step]) {
     ORDER.split_at(EQUAL_COST)
 }
 
-/// Puts the best path of a node first, the equally good ones behind it, and counts those in use.
+/// Puts the best path of a node first, the equally good ones behind it, and marks those in use.
 pub(crate) fn select(node: &mut Node, ctx: &Context<'_>) {
-    if let [only] = &*node.paths {
-        node.used = u16::from(ctx.candidate(only).is_some());
+    if let [only] = &mut *node.paths {
+        only.used = ctx.candidate(only).is_some();
         return;
     }
     let (equal, tie) = phases();
@@ -175,5 +175,5 @@ pub(crate) fn select(node: &mut Node, ctx: &Context<'_>) {
     let keys: Vec<(PeerId, u32)> = winners.iter().map(|c| (c.path.peer, c.path.path_id)).collect();
     let place = |p: &Path| keys.iter().position(|k| *k == (p.peer, p.path_id)).unwrap_or(keys.len());
     node.paths.sort_by_key(place);
-    node.used = keys.len() as u16;
+    node.paths.iter_mut().enumerate().for_each(|(n, path)| path.used = n < keys.len());
 }

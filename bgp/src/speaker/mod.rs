@@ -12,6 +12,8 @@ mod restart;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timer_tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -110,7 +112,7 @@ impl Speaker {
         let session = Session::new(config.session.clone(), self.seed ^ u64::from(id.0) << 32);
         let retained = PerFamily { v4: None, v6: None };
         self.peers.insert(id, Peer { config, session, last: None, retained, due: None });
-        if self.deferral.is_some() {
+        if self.deferral.as_ref().is_some_and(|d| !d.is_selecting()) {
             self.with_session(id, |s| s.set_restarting(true));
         }
         self.handle(id, session::Input::Start, now);
@@ -158,9 +160,7 @@ impl Speaker {
             self.with_session(id, |s| s.handle_timeout(now));
             self.collect(id, now);
         }
-        if self.deferral.as_ref().is_some_and(|d| d.until() <= now) {
-            self.end_deferral();
-        }
+        self.deferral_timeout(now);
     }
 
     /// The next thing to do, until `None`.

@@ -21,16 +21,28 @@ pub(super) struct Retention {
 const RESTARTING_PEER: Time = Time::from_secs(5);
 
 /// After our own restart: families of peers whose End-of-RIB is awaited.
+///
+/// Two that restart together both begin to select when they have waited for each other long enough, and then tell each
+/// other. Until then the kernel's old routes must stay: so selection comes first, and the end of the wait later.
 #[derive(Debug)]
 pub(super) struct Deferral {
     until: Time,
     awaited: BTreeMap<PeerId, PerFamily<bool>>,
     /// Until when those of them are waited for that restart themselves.
     restarting: BTreeMap<PeerId, Time>,
+    /// Routes are selected and told again.
+    selecting: bool,
 }
 
 impl Deferral {
+    pub fn is_selecting(&self) -> bool {
+        self.selecting
+    }
+
     pub fn until(&self) -> Time {
+        if self.selecting {
+            return self.until;
+        }
         let mut awaited = self.awaited.iter().filter(|(_, families)| families.any()).map(|(id, _)| id);
         if awaited.any(|id| !self.restarting.contains_key(id)) {
             return self.until;
@@ -46,7 +58,7 @@ impl Speaker {
     pub fn restarted(&mut self, established: &[PeerId], wait: Time, now: Time) {
         let awaited: BTreeMap<_, _> = established.iter().map(|id| (*id, PerFamily::BOTH)).collect();
         self.rib.defer();
-        self.deferral = Some(Deferral { until: now + wait, awaited, restarting: BTreeMap::new() });
+        self.deferral = Some(Deferral { until: now + wait, awaited, restarting: BTreeMap::new(), selecting: false });
         for peer in self.peers.values_mut() {
             peer.session.set_restarting(true);
         }
@@ -79,12 +91,29 @@ impl Speaker {
         }
     }
 
-    pub(super) fn end_deferral(&mut self) {
-        self.deferral = None;
-        for peer in self.peers.values_mut() {
-            peer.session.set_restarting(false);
+    /// The wait of now is over: for selection, or for all.
+    pub(super) fn deferral_timeout(&mut self, now: Time) {
+        match &self.deferral {
+            Some(d) if d.until() > now => {}
+            Some(d) if d.until > now => self.select(),
+            Some(_) => self.end_deferral(),
+            None => {}
         }
-        self.rib.end_deferral();
+    }
+
+    fn select(&mut self) {
+        let begins = self.deferral.as_mut().is_some_and(|d| !std::mem::replace(&mut d.selecting, true));
+        if begins {
+            for peer in self.peers.values_mut() {
+                peer.session.set_restarting(false);
+            }
+            self.rib.end_deferral();
+        }
+    }
+
+    fn end_deferral(&mut self) {
+        self.select();
+        self.deferral = None;
         self.outputs.push_back(Output::Converged);
     }
 

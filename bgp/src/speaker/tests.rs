@@ -157,12 +157,16 @@ fn without_graceful_restart_the_kernel_sees_it() {
 #[test]
 fn two_that_restart_together_do_not_wait_for_each_other_for_long() {
     let mut net = two(|_, _| {});
+    net.originate(1, p("10.3.0.0/16"));
+    net.run(SECOND);
     let routes = (net.kernel(0).clone(), net.kernel(1).clone());
+    let changes = [0, 1].map(|n| net.kernel_changes(n));
     net.restart(0, SECOND);
     net.restart(1, SECOND);
     net.run(20 * SECOND);
     assert!(net.all_up() && (0..2).all(|n| !net.speaker(n).rib().is_deferred()), "the wait is over");
     assert_eq!((net.kernel(0).clone(), net.kernel(1).clone()), routes);
+    assert_eq!([0, 1].map(|n| net.kernel_changes(n)), changes, "no route went in between");
 }
 
 #[test]

@@ -375,6 +375,7 @@ fn as_path(value: &[u8], as4: bool) -> Option<AsPath> {
             _ => return None,
         });
     }
+    segments.shrink_to_fit();
     Some(AsPath(segments))
 }
 

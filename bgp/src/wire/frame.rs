@@ -11,7 +11,8 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
 }
 
-/// Collects octets until a message is whole. Never holds more than was pushed.
+/// Collects octets until a message is whole. Holds a part of a message at most once all whole ones were taken, so that
+/// many idle connections cost little.
 #[derive(Debug, Default)]
 pub struct Framer {
     buffer: Vec<u8>,
@@ -22,22 +23,29 @@ pub struct Framer {
 impl Framer {
     /// Appends what came from the peer.
     pub fn push(&mut self, octets: &[u8]) {
-        self.buffer.drain(..self.used);
-        self.used = 0;
+        self.buffer.drain(..std::mem::take(&mut self.used));
         self.buffer.extend_from_slice(octets);
     }
 
     /// The next message, `None` until it is whole. After an error the stream is worthless.
     pub fn next(&mut self, extended_message: bool) -> Result<Option<Frame<'_>>, Notification> {
         let rest = &self.buffer[self.used..];
-        let Some((header, _)) = rest.split_at_checked(HEADER) else { return Ok(None) };
+        let Some((header, _)) = rest.split_at_checked(HEADER) else { return Ok(self.give_back()) };
         let (kind, len) = check_header(header, extended_message)?;
         if rest.len() < len {
-            return Ok(None);
+            return Ok(self.give_back());
         }
         let start = self.used + HEADER;
         self.used += len;
         Ok(Some(Frame { kind, body: &self.buffer[start..self.used] }))
+    }
+
+    fn give_back<T>(&mut self) -> Option<T> {
+        if self.used > 0 {
+            self.buffer = self.buffer[self.used..].to_vec();
+            self.used = 0;
+        }
+        None
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Octets taken from a socket at a time: others get their turn.
-const READ: usize = 64 * 1024;
+pub(super) const READ: usize = 64 * 1024;
 /// Messages in one system call.
 const GATHER: usize = 64;
 /// For a connection to be made.
@@ -114,14 +114,11 @@ impl Conn {
         !self.waiting.is_empty()
     }
 
-    pub fn read(&mut self) -> Got {
-        let mut buffer = vec![0; READ];
-        match self.stream.read(&mut buffer) {
+    /// By way of a buffer of the caller's.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Got {
+        match self.stream.read(buffer) {
             Ok(0) => Got::End,
-            Ok(n) => {
-                buffer.truncate(n);
-                Got::Data(buffer)
-            }
+            Ok(n) => Got::Data(buffer[..n].to_vec()),
             Err(e) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&e.kind()) => Got::Nothing,
             Err(_) => Got::End,
         }

@@ -13,7 +13,7 @@ mod routing;
 mod sessions;
 
 use super::bfd::{BfdPeer, Wanted};
-use super::conn::{Conn, Got, Phase};
+use super::conn::{Conn, Got, Phase, READ as READ_AT_ONCE};
 use super::fib::Fib;
 use super::peers::{Peer, Peers};
 use super::poller::{Poller, Ready, Token, Waker};
@@ -39,8 +39,8 @@ const ROUTES: Token = 2;
 const LISTENERS: Token = 16;
 const CONNECTIONS: Token = 1 << 32;
 const READ: Ready = Ready { read: true, write: false };
-/// Octets that may wait in a connection before more messages are made for it.
-const ROOM: usize = 256 * 1024;
+/// Octets that may wait in a connection before more messages are made for it: the kernel's buffers are large enough.
+const ROOM: usize = 16 * 1024;
 /// Rounds of messages for one peer before others get their turn.
 const ROUNDS: usize = 64;
 /// Selection waits that long for the peers that were up before a restart (decision 33).
@@ -77,6 +77,8 @@ pub(super) struct Engine {
     pub(super) fib: Fib,
     listeners: Vec<Listener>,
     conns: BTreeMap<ConnId, Conn>,
+    /// What is read passes through it.
+    buffer: Vec<u8>,
     next_conn: u32,
     pub(super) peers: Peers,
     pub(super) speaker: Option<Speaker>,
@@ -130,6 +132,7 @@ impl Engine {
             fib: parts.fib,
             listeners: Vec::new(),
             conns: BTreeMap::new(),
+            buffer: vec![0; READ_AT_ONCE],
             next_conn: 0,
             peers: Peers::default(),
             speaker: None,

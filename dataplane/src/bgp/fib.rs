@@ -3,7 +3,7 @@
 use super::topology::Topology;
 use bgp::rib::Rib;
 use bgp::wire::NextHop;
-use bgp::{Family, Prefix};
+use bgp::{Family, Prefix, PrefixMap};
 use netlink::{FibHop, FibRoute, Nl, RouteKind};
 use peering::{Hop, KernelRules, LoopPrevention, Refusal, Way};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,8 @@ const METRIC: u32 = 32;
 const MAIN: u32 = 254;
 /// The table in which unused service addresses end. Its rule lets the host's own packets pass.
 pub(super) const LOOP_TABLE: u32 = 1790;
+/// Routes written to the kernel in one go: a table of a million is not copied whole for it.
+const AT_ONCE: usize = 4096;
 
 type Hops = Arc<[FibHop]>;
 
@@ -24,7 +26,10 @@ type Hops = Arc<[FibHop]>;
 pub(super) struct Fib {
     nl: Nl,
     rules: KernelRules,
-    installed: BTreeMap<Prefix, Hops>,
+    installed: PrefixMap<Hops>,
+    /// Each of the hops of `installed` once: there are few, however many the routes.
+    shared: BTreeSet<Hops>,
+    /// What the kernel did not take, and why. What our own rules refuse is not listed: they can be asked again.
     failed: BTreeMap<Prefix, String>,
     /// Next hops in use, and the ways to them.
     next_hops: BTreeMap<IpAddr, Vec<Hop>>,
@@ -40,17 +45,45 @@ impl Fib {
     /// With what an earlier daemon left in the kernel.
     pub fn adopt(mut nl: Nl) -> Result<Self, netlink::Error> {
         let ours = netlink::fib_routes(&mut nl, MAIN)?.into_iter().filter(is_ours);
-        let installed = ours.map(|r| (peering::prefix(&r.net), r.hops.into())).collect();
-        Ok(Fib {
+        let ours: Vec<FibRoute> = ours.collect();
+        let mut fib = Fib {
             nl,
             rules: KernelRules::default(),
-            installed,
+            installed: PrefixMap::default(),
+            shared: BTreeSet::new(),
             failed: BTreeMap::new(),
             next_hops: BTreeMap::new(),
             dirty: BTreeSet::new(),
             statics: BTreeMap::new(),
             may_remove: false,
-        })
+        };
+        fib.take_stock(ours);
+        Ok(fib)
+    }
+
+    fn take_stock(&mut self, ours: Vec<FibRoute>) {
+        self.installed = PrefixMap::default();
+        for route in ours {
+            self.has(peering::prefix(&route.net), route.hops);
+        }
+    }
+
+    /// Notes what the kernel has.
+    fn has(&mut self, prefix: Prefix, hops: Vec<FibHop>) {
+        let hops = match self.shared.get(&hops[..]) {
+            Some(known) => known.clone(),
+            None => self.share(hops),
+        };
+        self.installed.insert(prefix, hops);
+    }
+
+    fn share(&mut self, hops: Vec<FibHop>) -> Hops {
+        if self.shared.len() >= AT_ONCE {
+            self.shared.retain(|hops| Arc::strong_count(hops) > 1);
+        }
+        let hops: Hops = hops.into();
+        self.shared.insert(hops.clone());
+        hops
     }
 
     pub fn installed(&self) -> usize {
@@ -106,7 +139,7 @@ impl Fib {
             }
         }
         if !changed.is_empty() {
-            let through = |p: &&Prefix| rib.next_hops(**p).iter().any(|h| changed.contains(&h.addr));
+            let through = |p: &Prefix| rib.next_hops(*p).iter().any(|h| changed.contains(&h.addr));
             self.dirty.extend(rib.prefixes().filter(through));
         }
         reachable
@@ -134,11 +167,15 @@ impl Fib {
 
     /// Brings the kernel to what is wanted for all marked prefixes.
     pub fn apply(&mut self, topology: &Topology, rib: &Rib) {
-        if self.dirty.is_empty() {
-            return;
+        while !self.dirty.is_empty() {
+            let some: Vec<Prefix> = (0..AT_ONCE).map_while(|_| self.dirty.pop_first()).collect();
+            self.apply_to(some, topology, rib);
         }
+    }
+
+    fn apply_to(&mut self, prefixes: Vec<Prefix>, topology: &Topology, rib: &Rib) {
         let (mut put, mut gone) = (Vec::new(), Vec::new());
-        for prefix in std::mem::take(&mut self.dirty) {
+        for prefix in prefixes {
             let wanted = self.wanted(prefix, topology, rib);
             match self.installed.get(&prefix) {
                 Some(have) if wanted[..] == have[..] => {}
@@ -172,7 +209,7 @@ impl Fib {
         hops
     }
 
-    fn through(&mut self, prefix: &Prefix, hop: &NextHop, topology: &Topology) -> Vec<FibHop> {
+    fn through(&self, prefix: &Prefix, hop: &NextHop, topology: &Topology) -> Vec<FibHop> {
         let ways = self.next_hops.get(&hop.addr).map(Vec::as_slice).unwrap_or_default();
         match self.rules.way(prefix, hop.addr) {
             Way::Plain => ways.iter().map(fib_hop).collect(),
@@ -182,10 +219,7 @@ impl Fib {
                 }
                 _ => Vec::new(),
             },
-            Way::Refuse(why) => {
-                self.failed.insert(*prefix, refusal(why).into());
-                Vec::new()
-            }
+            Way::Refuse(_) => Vec::new(),
         }
     }
 
@@ -195,7 +229,7 @@ impl Fib {
             Ok(results) => {
                 for ((prefix, hops), result) in put.into_iter().zip(results) {
                     match result {
-                        Ok(()) => drop(self.installed.insert(prefix, hops.into())),
+                        Ok(()) => self.has(prefix, hops),
                         Err(e) => self.refused(prefix, &e),
                     }
                 }
@@ -229,23 +263,27 @@ impl Fib {
         };
         if !as_left {
             match is_there {
-                true => self.installed.insert(prefix, route.hops.clone().into()),
-                false => self.installed.remove(&prefix),
-            };
+                true => self.has(prefix, route.hops.clone()),
+                false => drop(self.installed.remove(&prefix)),
+            }
             self.dirty.insert(prefix);
         }
     }
 
     /// After events were lost: what the kernel has now.
     pub fn resync(&mut self, ours: Vec<FibRoute>, rib: &Rib) {
-        self.installed = ours.into_iter().map(|r| (peering::prefix(&r.net), r.hops.into())).collect();
+        self.take_stock(ours);
         self.mark_all(rib);
     }
 
     /// What the kernel has for a prefix, for reports.
-    pub fn report(&self, prefix: &Prefix) -> String {
-        match (self.failed.get(prefix), self.installed.contains_key(prefix)) {
-            (Some(why), _) => why.clone(),
+    pub fn report(&self, prefix: &Prefix, hops: &[NextHop]) -> String {
+        let refused = hops.iter().find_map(|hop| match self.rules.way(prefix, hop.addr) {
+            Way::Refuse(why) => Some(refusal(why).to_owned()),
+            Way::Plain | Way::Tunnel => None,
+        });
+        match (refused.or_else(|| self.failed.get(prefix).cloned()), self.installed.contains_key(prefix)) {
+            (Some(why), _) => why,
             (None, true) => "installed".into(),
             (None, false) => "not installed".into(),
         }

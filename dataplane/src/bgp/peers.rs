@@ -148,6 +148,10 @@ impl Peers {
         self.peers.iter().filter(|(_, p)| p.established).map(|(id, _)| *id)
     }
 
+    pub fn is_established(&self, id: PeerId) -> bool {
+        self.peers.get(&id).is_some_and(|p| p.established)
+    }
+
     pub fn established_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.peers.values().filter(|p| p.established).map(|p| p.addr)
     }

@@ -70,9 +70,8 @@ impl Engine {
 
     fn list_routes(&mut self, within: Option<Prefix>, limit: usize) -> Routes {
         let Some(speaker) = &self.speaker else { return Routes::default() };
-        let wanted = |p: &&Prefix| within.is_none_or(|w| w.covers(p));
-        let mut found: Vec<Prefix> =
-            speaker.rib().prefixes().filter(wanted).take(limit + 1).copied().collect();
+        let wanted = |p: &Prefix| within.is_none_or(|w| w.covers(p));
+        let mut found: Vec<Prefix> = speaker.rib().prefixes().filter(wanted).take(limit + 1).collect();
         let truncated = found.len() > limit;
         found.truncate(limit);
         let look = |p| self.look_at(p).map(|e| self.route(&e));
@@ -103,7 +102,7 @@ impl Engine {
         Route {
             prefix: e.prefix.to_string(),
             next_hops: hops.iter().map(hop_line).collect(),
-            kernel: if local { "local".into() } else { self.fib.report(&e.prefix) },
+            kernel: if local { "local".into() } else { self.fib.report(&e.prefix, &hops) },
             paths: e.paths.iter().map(|path| self.path_line(path)).collect(),
         }
     }

@@ -141,7 +141,7 @@ impl Engine {
             return;
         }
         let (peer, closing) = (conn.peer, conn.phase == Phase::Closing);
-        match conn.read() {
+        match conn.read(&mut self.buffer) {
             Got::Data(octets) if !closing => self.tell(peer, Input::Received(id, octets)),
             Got::Data(_) | Got::Nothing => {}
             Got::End => self.broken(id),
@@ -160,7 +160,7 @@ impl Engine {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.push(octets);
             // What is little goes out together at the end of the round.
-            if conn.queued > ROOM / 4 {
+            if conn.queued > ROOM {
                 self.flush(id);
             }
         }
@@ -209,9 +209,10 @@ impl Engine {
     /// Makes messages for peers whose connections have room, and sends what waits.
     pub(super) fn pump(&mut self) {
         let mut more = false;
-        let ids: Vec<PeerId> = self.peers.established().collect();
-        for id in ids {
-            more |= self.pump_one(id);
+        let open = self.conns.iter().filter(|(_, c)| c.phase == Phase::Open);
+        let open: Vec<(ConnId, PeerId)> = open.map(|(conn, c)| (*conn, c.peer)).collect();
+        for (conn, peer) in open {
+            more |= self.peers.is_established(peer) && self.pump_one(peer, conn);
         }
         let ready = |c: &Conn| c.has_waiting() && !c.wants_write && c.phase != Phase::Connecting;
         let waiting: Vec<ConnId> = self.conns.iter().filter(|(_, c)| ready(c)).map(|(id, _)| *id).collect();
@@ -220,12 +221,12 @@ impl Engine {
     }
 
     /// True if there is more for a connection that has room.
-    pub(super) fn pump_one(&mut self, id: PeerId) -> bool {
+    pub(super) fn pump_one(&mut self, id: PeerId, conn: ConnId) -> bool {
         for _ in 0..ROUNDS {
-            let queued: usize = self.conns.values().filter(|c| c.peer == id).map(|c| c.queued).sum();
             let now = self.now();
             let Some(speaker) = &mut self.speaker else { return false };
-            if queued >= ROOM || !speaker.pump(id, now) {
+            let has_room = self.conns.get(&conn).is_some_and(|c| c.queued < ROOM);
+            if !has_room || !speaker.pump(id, now) {
                 return false;
             }
             self.obey();
