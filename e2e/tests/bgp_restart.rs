@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::bgp::{Bird, Fabric, Frr, Node, gateways, soon};
+use e2e::bgp::{Bird, Fabric, Frr, Monitor, Node, gateways, soon};
 use rustix::process::Signal;
 use serde_json::json;
 use std::process::{Child, Command, Stdio};
@@ -49,45 +49,6 @@ fn prepare(fabric: &Fabric) {
     let bfd = json!({"annotations": {"percale.io/bfd": BFD}});
     fabric.put_with("bgppeers", "bird", bfd.clone(), json!({"peerIP": "10.99.0.101", "asNumber": 65010}));
     fabric.put_with("bgppeers", "frr", bfd, json!({"peerIP": "10.99.0.103", "asNumber": 65011}));
-}
-
-/// Every change of a namespace's routes, as `ip monitor route` prints them.
-struct Monitor(Child, std::path::PathBuf);
-
-impl Monitor {
-    fn start(fabric: &Fabric, ns: &e2e::Netns, name: &str) -> Self {
-        let path = fabric.path(name);
-        let mut command: Command = ns.command("ip");
-        command
-            .args(["monitor", "route"])
-            .stdout(std::fs::File::create(&path).unwrap())
-            .stderr(Stdio::null());
-        let monitor = Monitor(command.spawn().unwrap(), path);
-        // It listens once a change of ours is seen.
-        soon("ip monitor listens", || {
-            e2e::bgp::ip(ns, "route replace 203.0.113.77/32 dev lo");
-            e2e::bgp::ip(ns, "route del 203.0.113.77/32 dev lo");
-            (!monitor.text().is_empty(), String::new())
-        });
-        monitor
-    }
-
-    fn text(&self) -> String {
-        std::fs::read_to_string(&self.1).unwrap()
-    }
-
-    /// Changes other than the one that it was tried with.
-    fn changes(&self) -> Vec<String> {
-        let text = self.text();
-        text.lines().filter(|l| !l.contains("203.0.113.77")).map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn all_up(node: &Node) {

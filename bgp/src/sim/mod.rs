@@ -317,8 +317,7 @@ impl Net {
     /// The daemon of a node ends: by SIGKILL its connections break, by SIGTERM it closes them without a word.
     /// To the peers both look the same. Then a new one starts and is told who was up.
     pub fn restart(&mut self, node: usize, away: Duration) {
-        let up: Vec<PeerId> =
-            self.nodes[node].peers.keys().copied().filter(|p| self.is_up(node, *p)).collect();
+        let expected: Vec<PeerId> = self.nodes[node].speaker.expected().collect();
         for id in self.nodes[node].peers.keys().copied().collect::<Vec<_>>() {
             self.tell(node, id, Input::Stop(Stop::Silent));
         }
@@ -328,7 +327,7 @@ impl Net {
         let now = self.now;
         let n = &mut self.nodes[node];
         n.speaker = Speaker::new(n.options, seed);
-        n.speaker.restarted(&up, Duration::from_secs(30), now);
+        n.speaker.restarted(&expected, Duration::from_secs(30), now);
         for prefix in n.originated.clone() {
             n.speaker.originate(prefix, crate::wire::Attributes::local(IpAddr::V4(address(node))));
         }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::rib::PeerId;
-use crate::session::{Down, Negotiated};
+use crate::session::{Down, Negotiated, State};
 use crate::{Family, PerFamily, Time};
 
-use super::{Output, Speaker};
+use super::{Output, Peer, Speaker};
 
 /// Routes of a peer and family that are kept although nobody stands for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,16 +53,25 @@ impl Deferral {
 
 impl Speaker {
     /// We have just restarted and the kernel still forwards: sessions say so, and no route is selected before
-    /// the peers in `established` (those that were up before; waiting for others would hold the node back) have
+    /// the peers in `expected` (as [`Speaker::expected`] was; waiting for others would hold the node back) have
     /// told all of theirs, or `wait` is over. Call it before peers are added.
-    pub fn restarted(&mut self, established: &[PeerId], wait: Time, now: Time) {
-        let awaited: BTreeMap<_, _> = established.iter().map(|id| (*id, PerFamily::BOTH)).collect();
+    pub fn restarted(&mut self, expected: &[PeerId], wait: Time, now: Time) {
+        let awaited: BTreeMap<_, _> = expected.iter().map(|id| (*id, PerFamily::BOTH)).collect();
         self.rib.defer();
         self.deferral = Some(Deferral { until: now + wait, awaited, restarting: BTreeMap::new(), selecting: false });
         for peer in self.peers.values_mut() {
             peer.session.set_restarting(true);
         }
         self.end_deferral_if_complete();
+    }
+
+    /// Whom a restart of ours would have to wait for: peers that are up, and those that are away and whose routes are
+    /// kept until they are back.
+    pub fn expected(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let counts = |p: &Peer| {
+            p.session.state() == State::Established || Family::ALL.iter().any(|f| p.retained[*f].is_some())
+        };
+        self.peers.iter().filter(move |(_, p)| counts(p)).map(|(id, _)| *id)
     }
 
     /// The families of a peer that is up again, and whether it will say End-of-RIB at all.

@@ -155,10 +155,19 @@ impl Notification {
         Notification { code: code.into(), data }
     }
 
-    /// The operator's words in a shutdown or reset, if there are any and they are UTF-8.
+    /// The operator's words in a shutdown or reset, also within a hard reset, if there are any and they are UTF-8.
     pub fn communication(&self) -> Option<&str> {
-        let Code::Cease(Cease::Shutdown | Cease::Reset) = self.code else { return None };
-        let (len, text) = self.data.split_first()?;
+        const WORDY: [Code; 2] = [Code::Cease(Cease::Shutdown), Code::Cease(Cease::Reset)];
+        let data = match (self.code, &self.data[..]) {
+            (Code::Cease(Cease::HardReset), [code, sub, data @ ..])
+                if WORDY.contains(&Code::from_wire(*code, *sub)) =>
+            {
+                data
+            }
+            (code, data) if WORDY.contains(&code) => data,
+            _ => return None,
+        };
+        let (len, text) = data.split_first()?;
         std::str::from_utf8(text.get(..usize::from(*len))?).ok()
     }
 
@@ -218,5 +227,7 @@ mod tests {
     fn hard_reset_carries_the_reason() {
         let n = Notification::with_communication(Cease::Shutdown, "bye").hard_reset();
         assert_eq!((n.code.to_wire(), n.data.as_slice()), ((6, 9), &[6, 2, 3, b'b', b'y', b'e'][..]));
+        assert_eq!(n.communication(), Some("bye"));
+        assert_eq!(Notification::new(Cease::MaxPrefixes).hard_reset().communication(), None);
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct Engine {
     pub(super) drain: Sender<bool>,
     pub(super) drained: bool,
     pub(super) restarting: bool,
+    /// Since the state file was last looked at.
+    sessions_changed: bool,
     /// Work is left although no descriptor is ready.
     busy: bool,
     pub(super) health: super::Health,
@@ -141,6 +143,7 @@ impl Engine {
             drain: parts.drain,
             drained: false,
             restarting: false,
+            sessions_changed: false,
             busy: false,
             health: parts.health,
         })
@@ -199,14 +202,16 @@ impl Engine {
     fn work(&mut self) {
         self.close_overdue();
         let now = self.now();
-        if let Some(speaker) = &mut self.speaker {
+        if let Some(speaker) = self.speaker.as_mut().filter(|s| s.poll_timeout().is_some_and(|at| at <= now)) {
             speaker.handle_timeout(now);
+            // Routes that were kept for a peer may have gone.
+            self.sessions_changed = true;
         }
         self.obey();
         self.routes();
         self.pump();
         self.routes();
-        self.note_established();
+        self.note_expected();
         self.health.update(&self.peers, self.speaker.as_ref(), self.restarting, self.fib.installed());
     }
 

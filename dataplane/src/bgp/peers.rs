@@ -152,10 +152,6 @@ impl Peers {
         self.peers.get(&id).is_some_and(|p| p.established)
     }
 
-    pub fn established_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.peers.values().filter(|p| p.established).map(|p| p.addr)
-    }
-
     pub fn len(&self) -> usize {
         self.peers.len()
     }
@@ -208,7 +204,10 @@ impl Peers {
 fn describe(reason: &Reason) -> String {
     match reason {
         Reason::Sent(n) => format!("sent {n}"),
-        Reason::Received(n) => format!("received {n}"),
+        Reason::Received(n) => match n.communication() {
+            Some(words) => format!("received {n}: {words:?}"),
+            None => format!("received {n}"),
+        },
         Reason::ConnectionLost => "connection lost".into(),
         Reason::StoppedSilently => "stopped".into(),
         Reason::PeerReconnected => "the peer connected again".into(),

@@ -1,4 +1,4 @@
-//! What the next daemon must know: which peers were up. In a file of the state directory.
+//! What the next daemon must know: which peers were up, or away with their routes kept. In a file of the state directory.
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

@@ -13,6 +13,8 @@ pub struct Case {
     peer: f64,
     goal: Option<f64>,
     unit: &'static str,
+    /// The peer did not come to an end: its value is what it had reached when it was stopped.
+    unfinished: bool,
 }
 
 impl Case {
@@ -25,7 +27,12 @@ impl Case {
             peer: median(peer),
             goal,
             unit: "ms",
+            unfinished: false,
         }
+    }
+
+    pub fn unfinished(self, unfinished: bool) -> Self {
+        Self { unfinished, ..self }
     }
 
     pub fn in_mib(self) -> Self {
@@ -59,7 +66,7 @@ impl Case {
         json!({
             "case": self.name, "percale_ms": round(self.percale), "peer": self.peer_name,
             "peer_ms": round(self.peer), "ratio": round(self.ratio()), "unit": self.unit,
-            "goal": self.goal, "met": self.met(),
+            "goal": self.goal, "met": self.met(), "unfinished": self.unfinished,
         })
     }
 
@@ -72,8 +79,9 @@ impl Case {
             (Some(goal), _) => format!(">= {goal} MISSED"),
             _ => String::new(),
         };
+        let end = if self.unfinished { "  the peer was not finished by then" } else { "" };
         println!(
-            "{:<42} {:>9.2} {:<32} {:>9.2} {:>3} {:>7.2}  {goal}",
+            "{:<42} {:>9.2} {:<32} {:>9.2} {:>3} {:>7.2}  {goal}{end}",
             self.name,
             self.percale,
             self.peer_name,

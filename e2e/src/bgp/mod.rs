@@ -10,12 +10,15 @@
 
 mod etcd;
 mod kubernetes;
+mod monitor;
 mod node;
 mod pod;
 mod proxy;
+pub mod scripted;
 mod speakers;
 
 pub use kubernetes::Account;
+pub use monitor::Monitor;
 pub use node::Node;
 pub use speakers::{Bird, Frr, Gobgp, Process};
 

@@ -108,6 +108,16 @@ impl Node {
         });
     }
 
+    /// Since when a session is up or down, in seconds.
+    pub fn since(&self, address: &str) -> Value {
+        self.peer(address)["since"].clone()
+    }
+
+    /// What the node says about the last end of a session.
+    pub fn last_error(&self, address: &str) -> String {
+        self.peer(address)["last_error"].as_str().unwrap_or_default().to_owned()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }

@@ -162,6 +162,14 @@ impl Frr {
         serde_json::from_slice(&out.expect("vtysh can be run").stdout).unwrap_or_default()
     }
 
+    /// Carries out lines of configuration.
+    pub fn configure(&self, lines: &[&str]) {
+        let mut command = self.ns.command("vtysh");
+        command.arg("--vty_socket").arg(&self.dir).args(["-c", "configure terminal"]);
+        lines.iter().for_each(|line| drop(command.args(["-c", line])));
+        must(&mut command);
+    }
+
     pub fn is_up(&self, peer: &str) -> bool {
         self.ask(&format!("show bgp neighbors {peer} json"))[peer]["bgpState"] == "Established"
     }

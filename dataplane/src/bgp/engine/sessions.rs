@@ -12,8 +12,14 @@ impl Engine {
                 Output::Send(_, conn, octets) => self.send(conn, octets),
                 Output::Close(_, conn) => self.close(conn),
                 Output::Failed(id, reason) => self.peers.failed(id, &reason),
-                Output::Up(id, negotiated) => self.peers.up(id, &negotiated),
-                Output::Down(id, down) => self.peers.down(id, &down),
+                Output::Up(id, negotiated) => {
+                    self.sessions_changed = true;
+                    self.peers.up(id, &negotiated);
+                }
+                Output::Down(id, down) => {
+                    self.sessions_changed = true;
+                    self.peers.down(id, &down);
+                }
                 Output::Malformed(id, problem) => self.peers.malformed(id, &problem),
                 Output::Converged => self.converged(),
             }
@@ -21,7 +27,7 @@ impl Engine {
     }
 
     pub(super) fn converged(&mut self) {
-        self.restarting = false;
+        (self.restarting, self.sessions_changed) = (false, true);
         let Some(speaker) = &self.speaker else { return };
         tracing::info!(routes = speaker.rib().len(), "BGP has what its peers told; stale routes go");
         self.fib.converged(speaker.rib());
@@ -234,11 +240,13 @@ impl Engine {
         true
     }
 
-    pub(super) fn note_established(&mut self) {
+    /// For the next daemon: whom it has to wait for.
+    pub(super) fn note_expected(&mut self) {
         // Before the first wish the file still says what the daemon before knew.
-        if !self.restarting && self.speaker.is_some() {
-            let up: BTreeSet<IpAddr> = self.peers.established_addresses().collect();
-            self.state.write(up);
+        let Some(speaker) = self.speaker.as_ref().filter(|_| !self.restarting) else { return };
+        if std::mem::take(&mut self.sessions_changed) {
+            let address = |id: PeerId| self.peers.get(id).map(|peer| peer.addr);
+            self.state.write(speaker.expected().filter_map(address).collect());
         }
     }
 }
