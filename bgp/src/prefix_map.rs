@@ -300,7 +300,11 @@ mod tests {
     /// Few enough to meet again, of all lengths and both families.
     fn prefix() -> impl Strategy<Value = Prefix> {
         (any::<bool>(), 0..2000_u32, 20..=32_u8).prop_map(|(is_v4, n, len)| {
-            let addr = if is_v4 { Ipv4Addr::from(n << 4).into() } else { Ipv6Addr::from(u128::from(n) << 100).into() };
+            let addr = if is_v4 {
+                Ipv4Addr::from(n << 4).into()
+            } else {
+                Ipv6Addr::from(u128::from(n) << 100).into()
+            };
             Prefix::new(addr, len).unwrap()
         })
     }
@@ -333,7 +337,8 @@ mod tests {
         let map: PrefixMap<u32> = (0..10_000).map(|n| (v4(n), n)).collect();
         assert_eq!(map.v4.pages.len(), 10_000_usize.div_ceil(PAGE));
         // Several peers, each in order, between each other's.
-        let map: PrefixMap<u32> = (0..1000).flat_map(|n| (0..10).map(move |m| (v4(m << 16 | n), n))).collect();
+        let map: PrefixMap<u32> =
+            (0..1000).flat_map(|n| (0..10).map(move |m| (v4(m << 16 | n), n))).collect();
         assert!(map.v4.pages.len() <= 10 * 1000_usize.div_ceil(PAGE) + 20, "{}", map.v4.pages.len());
     }
 

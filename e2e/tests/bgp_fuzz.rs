@@ -92,8 +92,10 @@ fn with(code: u8, other: &[u8]) -> Vec<u8> {
         (2, attribute(0x40, 2, &[&[2, 1], &ASN.to_be_bytes()[..]].concat())),
         (3, attribute(0x40, 3, &[10, 99, 0, 130])),
     ];
-    let mut all: Vec<u8> =
-        good.iter().flat_map(|(c, octets)| if *c == code { other.to_vec() } else { octets.clone() }).collect();
+    let mut all: Vec<u8> = good
+        .iter()
+        .flat_map(|(c, octets)| if *c == code { other.to_vec() } else { octets.clone() })
+        .collect();
     if code > 3 {
         all.extend_from_slice(other);
     }
@@ -129,10 +131,27 @@ fn one_fault(chance: &mut Random) -> (&'static str, Vec<u8>, Fate) {
         9 => ("ORIGINATOR_ID from an external peer", bad(9, 0x80, |_| false), Taken),
         10 => ("CLUSTER_LIST from an external peer", bad(10, 0x80, |_| false), Taken),
         11 => ("an unknown optional attribute", bad(100 + (kind as u8), 0xc0, |_| false), Taken),
-        12 => ("ORIGIN of an unknown value", with(1, &attribute(0x40, 1, &[3 + chance.below(200) as u8])), Withdrawn),
-        13 => ("ORIGIN with flags of others", with(1, &attribute(0x80 | (chance.below(2) as u8) << 6, 1, &[0])), Withdrawn),
-        14 => ("a path of an unknown segment", with(2, &attribute(0x40, 2, &[5 + chance.below(250) as u8, 1, 0, 0, 0, 9])), Withdrawn),
-        _ => ("an attribute longer than the field", [good_attributes(ASN, [10, 99, 0, 130].into()), vec![0xc0, 8, 40 + chance.below(200) as u8, 1]].concat(), Withdrawn),
+        12 => (
+            "ORIGIN of an unknown value",
+            with(1, &attribute(0x40, 1, &[3 + chance.below(200) as u8])),
+            Withdrawn,
+        ),
+        13 => (
+            "ORIGIN with flags of others",
+            with(1, &attribute(0x80 | (chance.below(2) as u8) << 6, 1, &[0])),
+            Withdrawn,
+        ),
+        14 => (
+            "a path of an unknown segment",
+            with(2, &attribute(0x40, 2, &[5 + chance.below(250) as u8, 1, 0, 0, 0, 9])),
+            Withdrawn,
+        ),
+        _ => (
+            "an attribute longer than the field",
+            [good_attributes(ASN, [10, 99, 0, 130].into()), vec![0xc0, 8, 40 + chance.below(200) as u8, 1]]
+                .concat(),
+            Withdrawn,
+        ),
     }
 }
 
@@ -161,8 +180,12 @@ fn forgivable_faults_cost_their_routes_and_no_more() {
         wanted.push(text(511));
         soon(&format!("round {round}: the right routes are there"), || {
             let seen = bed.routes();
-            let differ = |a: &[String], b: &[String]| a.iter().filter(|x| !b.contains(x)).cloned().collect::<Vec<_>>();
-            (seen == wanted, format!("missing {:?}, too many {:?}", differ(&wanted, &seen), differ(&seen, &wanted)))
+            let differ =
+                |a: &[String], b: &[String]| a.iter().filter(|x| !b.contains(x)).cloned().collect::<Vec<_>>();
+            (
+                seen == wanted,
+                format!("missing {:?}, too many {:?}", differ(&wanted, &seen), differ(&seen, &wanted)),
+            )
         });
         assert!(bed.node.is_up("10.99.0.130"), "{}", bed.node.last_error("10.99.0.130"));
         // Take all back, for the next round.
@@ -204,7 +227,9 @@ fn what_became_of(peer: &mut Scripted) -> Option<u8> {
         match peer.hear(Duration::from_secs(20)) {
             Heard::Message(NOTIFICATION, body) => ended = Some(body[0]),
             // The node's own block, told again.
-            Heard::Message(UPDATE, body) if body.ends_with(&[26, 10, 91, 1, 0]) && asked.is_ok() => return None,
+            Heard::Message(UPDATE, body) if body.ends_with(&[26, 10, 91, 1, 0]) && asked.is_ok() => {
+                return None;
+            }
             Heard::Message(..) => {}
             Heard::End => return Some(ended.unwrap_or(0)),
             Heard::Silence => panic!("neither an answer nor an end"),

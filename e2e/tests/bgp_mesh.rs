@@ -158,7 +158,9 @@ fn a_change_tells_only_what_changed() {
     fabric.put("bgppeers", "scripted", json!({"peerIP": "10.99.0.107", "asNumber": 65017}));
     let node = Node::start(&fabric, 1);
     let ns = fabric.host(107);
-    soon("it listens", || (!node.ask(&["node", "status"])["listening"].as_array().is_none_or(Vec::is_empty), String::new()));
+    soon("it listens", || {
+        (!node.ask(&["node", "status"])["listening"].as_array().is_none_or(Vec::is_empty), String::new())
+    });
     let mut peer = Scripted::connect(&ns, [10, 99, 0, 107].into(), 65017, [10, 99, 0, 1].into()).unwrap();
     let told = heard(&mut peer, Duration::from_secs(3));
     assert_eq!(told.iter().map(|(announced, _)| *announced).sum::<usize>(), 51, "all blocks at first");

@@ -5,7 +5,7 @@
 use e2e::bgp::{Bird, Fabric, Frr, Monitor, Node, gateways, soon};
 use rustix::process::Signal;
 use serde_json::json;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 const BIRD: &str = "router id 10.99.0.101;
 protocol device {}

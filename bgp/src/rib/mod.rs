@@ -312,7 +312,7 @@ impl Rib {
         if self.deferred {
             return;
         }
-        if !same_paths(&before.used, &now.used) && hops(&before.used) != hops(&now.used) {
+        if !same_paths(&before.used, &now.used) && !same_hops(&before.used, &now.used) {
             self.dirty.insert(prefix);
         }
         let (before, now) = (before.tellable(self.tells_all), now.tellable(self.tells_all));
@@ -327,8 +327,13 @@ impl Rib {
 
     /// The next prefix whose next hops changed, for the kernel.
     pub fn poll_fib(&mut self) -> Option<FibChange> {
-        let prefix = self.dirty.pop_first()?;
+        let prefix = self.poll_changed()?;
         Some(FibChange { prefix, next_hops: self.next_hops(prefix) })
+    }
+
+    /// As [`Rib::poll_fib`], for who asks for the next hops later.
+    pub fn poll_changed(&mut self) -> Option<Prefix> {
+        self.dirty.pop_first()
     }
 
     /// Paths held from a peer.
@@ -390,6 +395,17 @@ fn hops(used: &[Path]) -> Vec<NextHop> {
     hops.sort_unstable();
     hops.dedup();
     hops
+}
+
+/// True if packets go the same ways. Of the usual single path nothing is allocated.
+fn same_hops(a: &[Path], b: &[Path]) -> bool {
+    let hop = |p: &Path| p.accepted.as_ref().filter(|_| p.peer != PeerId::LOCAL).map(|a| a.next_hop);
+    match (a, b) {
+        ([], []) => true,
+        ([], [one]) | ([one], []) => hop(one).is_none(),
+        ([x], [y]) => hop(x) == hop(y),
+        _ => hops(a) == hops(b),
+    }
 }
 
 /// True if no peer can be told anything else by `b` than by `a`.

@@ -173,6 +173,11 @@ impl Speaker {
         self.rib.poll_fib()
     }
 
+    /// As [`Rib::poll_changed`].
+    pub fn poll_changed(&mut self) -> Option<Prefix> {
+        self.rib.poll_changed()
+    }
+
     /// Makes the next messages for a peer whose socket has room. False: it has been told everything.
     pub fn pump(&mut self, id: PeerId, now: Time) -> bool {
         let Some(messages) = self.rib.poll_updates(id) else { return false };

@@ -58,7 +58,8 @@ impl Speaker {
     pub fn restarted(&mut self, expected: &[PeerId], wait: Time, now: Time) {
         let awaited: BTreeMap<_, _> = expected.iter().map(|id| (*id, PerFamily::BOTH)).collect();
         self.rib.defer();
-        self.deferral = Some(Deferral { until: now + wait, awaited, restarting: BTreeMap::new(), selecting: false });
+        self.deferral =
+            Some(Deferral { until: now + wait, awaited, restarting: BTreeMap::new(), selecting: false });
         for peer in self.peers.values_mut() {
             peer.session.set_restarting(true);
         }

@@ -21,7 +21,8 @@ struct Crowd {
 }
 
 fn connected() -> Crowd {
-    let options = RibOptions { local_as: 65000, router_id: [10, 0, 0, 1].into(), cluster_id: None, max_paths: 1 };
+    let options =
+        RibOptions { local_as: 65000, router_id: [10, 0, 0, 1].into(), cluster_id: None, max_paths: 1 };
     let mut speaker = Speaker::new(options, 1);
     for n in 1..=PEERS {
         let mut session = SessionConfig::new(65000, [10, 0, 0, 1].into(), 65000 + n);
@@ -102,7 +103,7 @@ fn four_thousand_sessions_keep_their_timers() {
     assert!((1..=PEERS).all(|n| crowd.speaker.state(PeerId(n)) == Some(State::Established)));
     crowd.keepalives.clear();
     // Every tenth falls silent at once, all others speak every 30 s.
-    let is_silent = |n: u32| n % 10 == 0;
+    let is_silent = |n: u32| n.is_multiple_of(10);
     let mut wakes = 0;
     for round in 1..=20 {
         wakes += crowd.sleep_until(round * 30 * SECOND);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// A peering with anybody from a network, for which Calico's resource has no field.
 const RANGE: &str = "percale.io/peer-range";
-/// `interval=50ms,multiplier=3[,hops=N]`.
+/// `interval=50ms,multiplier=3[,hops=N[,ttl=N]]`.
 const BFD: &str = "percale.io/bfd";
 /// RFC 4724 section 3: twelve bits.
 const MOST_RESTART: u64 = 4095;
@@ -319,7 +319,7 @@ impl Expansion<'_> {
         if wish.is_none() {
             self.problem(
                 peer,
-                format!("annotation {BFD}: {text:?} is not interval=50ms,multiplier=3[,hops=N]"),
+                format!("annotation {BFD}: {text:?} is not interval=50ms,multiplier=3[,hops=N[,ttl=N]]"),
             );
         }
         wish
@@ -327,12 +327,13 @@ impl Expansion<'_> {
 }
 
 fn parse_bfd(text: &str) -> Option<BfdWish> {
-    let mut wish = BfdWish { interval: Duration::from_millis(300), multiplier: 3, hops: None };
+    let mut wish = BfdWish { interval: Duration::from_millis(300), multiplier: 3, hops: None, ttl: 255 };
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         match part.split_once('=')? {
             ("interval", value) => wish.interval = go_duration(value)?,
             ("multiplier", value) => wish.multiplier = value.parse().ok().filter(|n| *n > 0)?,
             ("hops", value) => wish.hops = Some(value.parse().ok().filter(|n| *n > 0)?),
+            ("ttl", value) => wish.ttl = value.parse().ok().filter(|n| *n > 0)?,
             _ => return None,
         }
     }

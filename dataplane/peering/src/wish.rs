@@ -65,6 +65,8 @@ pub struct BfdWish {
     pub multiplier: u8,
     /// None: the peer is on the link (RFC 5881); else at most that many hops away (RFC 5883).
     pub hops: Option<u8>,
+    /// The TTL or hop limit that a peer several hops away sends with: 255, but BIRD's is 64.
+    pub ttl: u8,
 }
 
 /// One peer.

@@ -27,7 +27,7 @@ impl BfdPeer {
     fn reach(&self) -> Reach {
         match self.wish.hops {
             None => Reach::SingleHop,
-            Some(hops) => Reach::MultiHop { min_ttl: 255 - hops.saturating_sub(1) },
+            Some(hops) => Reach::MultiHop { min_ttl: self.wish.ttl.saturating_sub(hops - 1) },
         }
     }
 

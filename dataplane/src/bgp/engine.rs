@@ -202,7 +202,8 @@ impl Engine {
     fn work(&mut self) {
         self.close_overdue();
         let now = self.now();
-        if let Some(speaker) = self.speaker.as_mut().filter(|s| s.poll_timeout().is_some_and(|at| at <= now)) {
+        if let Some(speaker) = self.speaker.as_mut().filter(|s| s.poll_timeout().is_some_and(|at| at <= now))
+        {
             speaker.handle_timeout(now);
             // Routes that were kept for a peer may have gone.
             self.sessions_changed = true;

@@ -33,8 +33,8 @@ pub(super) struct Fib {
     failed: BTreeMap<Prefix, String>,
     /// Next hops in use, and the ways to them.
     next_hops: BTreeMap<IpAddr, Vec<Hop>>,
-    /// To look at, in the order of the table.
-    dirty: BTreeSet<Prefix>,
+    /// To look at; some of them more than once.
+    dirty: Vec<Prefix>,
     /// Peers that are reached through a named gateway.
     statics: BTreeMap<Prefix, IpAddr>,
     /// Nothing is removed before the peers have told everything after a restart.
@@ -53,7 +53,7 @@ impl Fib {
             shared: BTreeSet::new(),
             failed: BTreeMap::new(),
             next_hops: BTreeMap::new(),
-            dirty: BTreeSet::new(),
+            dirty: Vec::new(),
             statics: BTreeMap::new(),
             may_remove: false,
         };
@@ -91,14 +91,14 @@ impl Fib {
     }
 
     pub fn mark(&mut self, prefix: Prefix) {
-        self.dirty.insert(prefix);
+        self.dirty.push(prefix);
     }
 
     /// Everything is looked at again.
     pub fn mark_all(&mut self, rib: &Rib) {
         self.dirty.extend(rib.prefixes());
         self.dirty.extend(self.installed.keys());
-        self.dirty.extend(self.statics.keys());
+        self.dirty.extend(self.statics.keys().copied());
     }
 
     /// From now on what nobody wants goes.
@@ -117,7 +117,7 @@ impl Fib {
 
     pub fn set_statics(&mut self, statics: BTreeMap<Prefix, IpAddr>) {
         if self.statics != statics {
-            self.dirty.extend(self.statics.keys().chain(statics.keys()));
+            self.dirty.extend(self.statics.keys().chain(statics.keys()).copied());
             self.statics = statics;
         }
     }
@@ -162,20 +162,23 @@ impl Fib {
 
     /// True if a learnt route leads to some next hop, so that a change of routes may change ways.
     pub fn is_recursive(&self, changed: &Prefix) -> bool {
-        self.next_hops.keys().any(|hop| changed.contains(*hop))
+        // The first address that may lie in it; all that do follow on it.
+        let first = self.next_hops.range(changed.addr()..).next();
+        first.is_some_and(|(hop, _)| changed.contains(*hop))
     }
 
     /// Brings the kernel to what is wanted for all marked prefixes.
     pub fn apply(&mut self, topology: &Topology, rib: &Rib) {
-        while !self.dirty.is_empty() {
-            let some: Vec<Prefix> = (0..AT_ONCE).map_while(|_| self.dirty.pop_first()).collect();
-            self.apply_to(some, topology, rib);
-        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        // The order of the table, so that the kernel's changes can be read.
+        dirty.sort_unstable();
+        dirty.dedup();
+        dirty.chunks(AT_ONCE).for_each(|some| self.apply_to(some, topology, rib));
     }
 
-    fn apply_to(&mut self, prefixes: Vec<Prefix>, topology: &Topology, rib: &Rib) {
+    fn apply_to(&mut self, prefixes: &[Prefix], topology: &Topology, rib: &Rib) {
         let (mut put, mut gone) = (Vec::new(), Vec::new());
-        for prefix in prefixes {
+        for prefix in prefixes.iter().copied() {
             let wanted = self.wanted(prefix, topology, rib);
             match self.installed.get(&prefix) {
                 Some(have) if wanted[..] == have[..] => {}
@@ -266,7 +269,7 @@ impl Fib {
                 true => self.has(prefix, route.hops.clone()),
                 false => drop(self.installed.remove(&prefix)),
             }
-            self.dirty.insert(prefix);
+            self.dirty.push(prefix);
         }
     }
 

@@ -11,6 +11,8 @@ const TCP_MD5SIG: libc::c_int = 14;
 const TCP_MD5SIG_EXT: libc::c_int = 32;
 const TCP_MD5SIG_MAXKEYLEN: usize = 80;
 const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
+const TCP_SAVE_SYN: libc::c_int = 27;
+const TCP_SAVED_SYN: libc::c_int = 28;
 const IPV6_MINHOPCOUNT: libc::c_int = 73;
 const IP_MINTTL: libc::c_int = 21;
 /// Internetwork control (RFC 4271 appendix E).
@@ -62,9 +64,53 @@ pub(super) fn listen(on: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    set_option(&socket, libc::IPPROTO_TCP, TCP_SAVE_SYN, &1)?;
     socket.bind(&on.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// The TTL or hop limit of the packet that opened an accepted connection. `None` where the kernel did not keep it, as
+/// under a flood of such packets.
+fn opening_ttl(socket: &impl AsRawFd) -> Option<u8> {
+    // Headers of IP and TCP, whole: the kernel refuses a shorter buffer.
+    let mut header = [0u8; 256];
+    let mut len = size_of_val(&header) as libc::socklen_t;
+    // SAFETY: `header` is `len` writable bytes for the time of the call.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_SAVED_SYN,
+            header.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
+    match (done, header[0] >> 4) {
+        (0, 4) if len >= 20 => Some(header[8]),
+        (0, 6) if len >= 40 => Some(header[7]),
+        _ => None,
+    }
+}
+
+/// As [`require_ttl`], for a connection that was accepted: what came before the option was set is judged by the packet
+/// that opened it.
+pub(super) fn require_ttl_of_accepted(
+    socket: &impl AsRawFd,
+    peer: IpAddr,
+    hops: Option<u8>,
+) -> io::Result<()> {
+    require_ttl(socket, peer, hops)?;
+    let Some(hops) = hops else { return Ok(()) };
+    match opening_ttl(socket) {
+        Some(ttl) if ttl >= least_ttl(hops) => Ok(()),
+        Some(ttl) => Err(io::Error::other(format!("it came with a TTL of {ttl}"))),
+        None => Err(io::Error::other("its TTL is not known")),
+    }
+}
+
+fn least_ttl(hops: u8) -> u8 {
+    255 - hops.saturating_sub(1)
 }
 
 /// All addresses of both families, or those given.
@@ -92,7 +138,7 @@ fn tcp(family: IpAddr) -> io::Result<Socket> {
 /// Takes only packets that crossed fewer than `hops` routers.
 pub(super) fn require_ttl(socket: &impl AsRawFd, peer: IpAddr, hops: Option<u8>) -> io::Result<()> {
     let Some(hops) = hops else { return Ok(()) };
-    let least = libc::c_int::from(255 - hops.saturating_sub(1));
+    let least = libc::c_int::from(least_ttl(hops));
     let (level, name) = match peer {
         IpAddr::V4(_) => (libc::IPPROTO_IP, IP_MINTTL),
         IpAddr::V6(_) => (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT),

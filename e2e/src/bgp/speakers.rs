@@ -166,7 +166,9 @@ impl Frr {
     pub fn configure(&self, lines: &[&str]) {
         let mut command = self.ns.command("vtysh");
         command.arg("--vty_socket").arg(&self.dir).args(["-c", "configure terminal"]);
-        lines.iter().for_each(|line| drop(command.args(["-c", line])));
+        for line in lines {
+            command.args(["-c", line]);
+        }
         must(&mut command);
     }
 

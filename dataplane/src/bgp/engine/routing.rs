@@ -31,9 +31,9 @@ impl Engine {
         let mut recursive = false;
         // What is found about next hops changes the choice, which may show further next hops.
         for _ in 0..8 {
-            while let Some(change) = speaker.poll_fib() {
-                recursive |= self.fib.is_recursive(&change.prefix);
-                self.fib.mark(change.prefix);
+            while let Some(prefix) = speaker.poll_changed() {
+                recursive |= self.fib.is_recursive(&prefix);
+                self.fib.mark(prefix);
             }
             let mut news = self.fib.learn_next_hops(&self.topology, speaker.rib());
             if std::mem::take(&mut recursive) {

@@ -82,9 +82,9 @@ impl Engine {
         let made = stream
             .set_nonblocking(true)
             .and_then(|()| stream.set_nodelay(true))
-            .and_then(|()| sockets::require_ttl(&stream, from.ip(), peer.wish.ttl_security));
+            .and_then(|()| sockets::require_ttl_of_accepted(&stream, from.ip(), peer.wish.ttl_security));
         if let Err(error) = made {
-            return tracing::warn!(%from, %error, "a BGP connection could not be set up");
+            return tracing::warn!(%from, %error, "a BGP connection was not taken");
         }
         self.learn_local_address(id, &stream);
         if let Some(conn) = self.add(Conn::open(id, stream)) {
@@ -180,11 +180,11 @@ impl Engine {
     }
 
     pub(super) fn flush(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        if conn.phase == Phase::Connecting || conn.flush() {
-            self.watch(id);
-        } else {
+        let Some(conn) = self.conns.get_mut(&id).filter(|c| c.phase != Phase::Connecting) else { return };
+        if !conn.flush() {
             self.broken(id);
+        } else if conn.has_waiting() != conn.wants_write {
+            self.watch(id);
         }
     }
 
