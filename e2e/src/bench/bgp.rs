@@ -27,6 +27,8 @@ struct Run {
     all_ms: f64,
     change_ms: f64,
     peak_mib: f64,
+    /// Time of its threads on a processor: what else runs on the machine hardly counts.
+    cpu_ms: f64,
     /// Not done in time.
     cut_off: bool,
 }
@@ -79,6 +81,7 @@ fn compare(name: &str, kinds: &[Kind], runs: &[Vec<Run>], report: &mut Report) {
         if !unfinished {
             report.push(case("one change", |r| r.change_ms, None));
         }
+        report.push(case("processor time", |r| r.cpu_ms, None));
         let goal = Some(1.0 / 1.5).filter(|_| *peer == Kind::Bird);
         report.push(case("peak memory", |r| r.peak_mib, goal).in_mib());
     }
@@ -91,15 +94,15 @@ fn run(kind: Kind, feeds: usize, each: usize) -> Run {
     let load = target_dir().join("release/examples/load");
     let counts = [feeds.to_string(), each.to_string()];
     let answer = must(bed.feeds.command(load).arg("10.0.0.1").args(counts));
-    let peak_mib = speaker.peak_mib();
+    let (peak_mib, cpu_ms) = (speaker.peak_mib(), speaker.cpu_ms());
     let value: Value = serde_json::from_slice(&answer).expect("load prints JSON");
     let number = |name: &str| value[name].as_f64().expect("a number");
     let cut_off = value["cut_off"] == true;
-    let run = Run { all_ms: number("all_ms"), change_ms: number("change_ms"), peak_mib, cut_off };
+    let run = Run { all_ms: number("all_ms"), change_ms: number("change_ms"), peak_mib, cpu_ms, cut_off };
     let (all, change) = (run.all_ms, run.change_ms);
     let cut_off = if cut_off { " (cut off)" } else { "" };
     eprintln!(
-        "{}: {feeds} x {each}: {all:.0} ms{cut_off}, one change {change:.2} ms, {peak_mib:.0} MiB",
+        "{}: {feeds} x {each}: {all:.0} ms{cut_off}, {cpu_ms:.0} ms of processor, one change {change:.2} ms, {peak_mib:.0} MiB",
         kind.name()
     );
     run
@@ -114,6 +117,15 @@ impl Running {
         let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("Linux tells the peak");
         let kib = line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok());
         kib.expect("a number") / 1024.0
+    }
+
+    /// By the clock ticks of proc(5), of a hundredth of a second.
+    fn cpu_ms(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("the speaker runs");
+        // Behind the name, which may have spaces: user time is field 14, system time 15.
+        let fields = stat.rsplit(')').next().expect("a name in brackets").split_whitespace();
+        let ticks: f64 = fields.skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum();
+        ticks * 10.0
     }
 }
 
