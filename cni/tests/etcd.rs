@@ -63,8 +63,8 @@ fn a_container_lives_on_etcd_within_its_budget_of_calls() {
     host.run("DEL", "second", Some(&pod), Some(&added)).ok();
     let del = host::Calls::of(&server).since(&before);
     println!("etcd calls of an ADD: {add}; of a DEL: {del}");
-    // Without a daemon nothing is cached: what a warm cache would answer is listed.
     assert!(add.puts + add.deletes <= 3 && add.txns + add.ranges <= 12, "{add}");
+    assert_eq!(add.lists, 0, "what the ADD before it listed is read by name: {add}");
     assert!(del.puts + del.deletes <= 3 && del.lists == 0, "{del}");
     assert_eq!(leased(&server), 1);
     let repeated = host.run("DEL", "second", None, None);

@@ -70,5 +70,6 @@ pub(crate) fn change(context: &Context, scope: Scope, item: BatchItem) -> Change
         deadline: Deadline::after(LIMIT),
         is_cluster: context.config.is_cluster(),
         known: View::new(),
+        hints: None,
     }
 }

@@ -1,5 +1,6 @@
 //! Joins a planner to a store: fetch what it needs, commit what it plans, plan again on conflict.
 
+use crate::hints::Hints;
 use crate::{Age, CommitError, Deadline, Error, Store};
 use model::store::{Entry, Plan, Stop, View, Write};
 
@@ -62,17 +63,47 @@ pub fn drive<T, E>(
     drive_as(How::of(Age::Now), store, view, deadline, plan)
 }
 
+/// As [`drive`], with the advice of what this host saw before. A plan that rests on advice counts only if
+/// `rests` says that no newer list could make it wrong; else it is made again from what the store lists.
+pub fn drive_hinted<T, E>(
+    store: &dyn Store,
+    view: &mut View,
+    deadline: Deadline,
+    hints: &Hints,
+    rests: impl Fn(&Plan<T>) -> bool,
+    mut plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
+) -> Result<(T, Conflicts), DriveError<E>> {
+    view.begin();
+    if let Some(done) = hints.advise(store, view, deadline, rests, &mut plan)? {
+        return Ok(done);
+    }
+    let outcome = go_on(How::of(Age::Now), store, view, deadline, Some(hints), plan);
+    hints.keep(view);
+    outcome
+}
+
 /// As [`drive`], in another way.
 pub fn drive_as<T, E>(
     how: How,
     store: &dyn Store,
     view: &mut View,
     deadline: Deadline,
+    plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
+) -> Result<(T, Conflicts), DriveError<E>> {
+    view.begin();
+    go_on(how, store, view, deadline, None, plan)
+}
+
+fn go_on<T, E>(
+    how: How,
+    store: &dyn Store,
+    view: &mut View,
+    deadline: Deadline,
+    hints: Option<&Hints>,
     mut plan: impl FnMut(&View) -> Result<Plan<T>, Stop<E>>,
 ) -> Result<(T, Conflicts), DriveError<E>> {
     let How { mut age, durable } = how;
     let mut cost = Conflicts::default();
-    view.begin();
     for _ in 0..MAX_ROUNDS {
         match plan(view) {
             Ok(Plan::Done(out)) => return Ok((out, cost)),
@@ -93,6 +124,7 @@ pub fn drive_as<T, E>(
                 age = Age::Now;
                 view.record(committed.applied, committed.current);
             }
+            Err(Stop::Need(queries)) if hints.is_some_and(|hints| hints.recall(&queries, view)) => {}
             Err(Stop::Need(queries)) => {
                 cost.reads += 1;
                 store.fetch(&queries, std::mem::replace(&mut age, Age::Before), view, deadline)?;
@@ -107,15 +139,15 @@ pub fn drive_as<T, E>(
 }
 
 /// What became of a commit.
-struct Committed {
-    conflict: bool,
+pub(crate) struct Committed {
+    pub conflict: bool,
     /// How many of the writes took effect.
-    applied: usize,
+    pub applied: usize,
     /// What each written key is now.
-    current: Vec<(String, Option<Entry>)>,
+    pub current: Vec<(String, Option<Entry>)>,
 }
 
-fn commit(
+pub(crate) fn commit(
     store: &dyn Store,
     writes: Vec<Write>,
     deadline: Deadline,

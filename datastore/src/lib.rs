@@ -12,10 +12,11 @@ mod drive;
 pub mod embedded;
 mod error;
 mod fetch;
+pub mod hints;
 pub mod journal;
 pub mod lock;
 
-pub use drive::{Conflicts, DriveError, How, drive, drive_as};
+pub use drive::{Conflicts, DriveError, How, drive, drive_as, drive_hinted};
 pub use error::{CommitError, Error, ErrorKind};
 
 use model::store::{Entry, Query, Revision, View, Write};
@@ -63,6 +64,17 @@ pub trait Store: Send + Sync {
     /// have to read the values for it.
     fn revisions(&self, prefix: &str, deadline: Deadline) -> Result<Vec<(String, Revision)>, Error> {
         Ok(self.keys(prefix, deadline)?.into_iter().map(|key| (key, 0)).collect())
+    }
+
+    /// Looks at blocks of which only their room matters, one after the other, and tells of each what it is.
+    /// A back end that reads many more cheaply by listing what is beside them tells of those too.
+    fn rooms(
+        &self,
+        keys: &[&str],
+        deadline: Deadline,
+        tell: &mut dyn FnMut(&str, Option<Entry>),
+    ) -> Result<(), Error> {
+        fetch::rooms(self, keys, deadline, tell)
     }
 
     /// Answers all `queries` into `view`, none older than `age` says.

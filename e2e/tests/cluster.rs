@@ -98,15 +98,32 @@ fn kubernetes_is_called_within_the_budget() {
         assert!(!lines.is_empty());
         (calls, lines)
     };
-    let spaces = ["one", "two"].map(|tail| bed.netns(tail));
-    let [first, second] = spaces.each_ref().map(|ns| Attachment::new(ns.name(), ns));
+    let spaces = ["one", "two", "three"].map(|tail| bed.netns(tail));
+    let [first, second, third] = spaces.each_ref().map(|ns| Attachment::new(ns.name(), ns));
     let (claim, lines) = done("ADD", &first);
     assert!(claim.writes <= 6, "a first ADD claims a block: {lines:#?}");
     let (steady, lines) = done("ADD", &second);
     assert!(steady.writes <= 3, "the steady state: {lines:#?}");
+    assert_eq!(steady.lists, 0, "what was listed a moment ago is read by name: {lines:#?}");
     done("CHECK", &second);
     let (del, lines) = done("DEL", &second);
-    assert!(del.writes <= 4, "{lines:#?}");
+    assert!(del.writes <= 4 && del.lists == 0, "{lines:#?}");
+    // Another pool is noticed at once where it is asked for, and what was remembered is only advice.
+    let pool = format!("{}-new", node.name);
+    let spec = json!({"cidr": "10.99.0.0/24", "blockSize": 28, "nodeSelector": "all()"});
+    node.cluster.put(Kind::Kubernetes, &key("ippools", &pool), Some(resource("IPPool", &pool, spec)));
+    let mut elsewhere = Network::new(&bed, NETWORK, vec![node.plugin(&bed)]);
+    elsewhere.plugins[0]["ipam"]["assign_ipv6"] = json!("false");
+    elsewhere.plugins[0]["ipam"]["ipv4_pools"] = json!([pool]);
+    let given = addresses(&elsewhere.add(&third).unwrap())[0].to_string();
+    assert!(given.starts_with("10.99.0."), "{given}");
+    elsewhere.del(&third).unwrap();
+    for damaged in ["percale 1 00000000\n{}", ""] {
+        std::fs::write(bed.path("state/hints/lists"), damaged).unwrap();
+        let (again, lines) = done("ADD", &second);
+        assert!(again.lists > 0, "{lines:#?}");
+        done("DEL", &second);
+    }
 }
 
 #[test]

@@ -231,3 +231,100 @@ fn calicoctl_s_file_and_several_kubeconfigs_lead_to_the_store() {
     let out = ctl().env("KUBECONFIG", &files).args(["get", "nodes"]).output().unwrap();
     assert_eq!(out.status.code(), Some(1), "the current context is another: {out:?}");
 }
+
+#[test]
+fn profiles_of_kubernetes_come_from_namespaces_and_accounts() {
+    let bed = Bed::new("profiles");
+    let node = Node::join(&Cluster::shared(), Kind::Kubernetes, &bed);
+    let admin = Admin { bed: &bed, node: &node };
+    let namespace = format!("of-{}", node.name);
+    let made = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {"team": "a"}}});
+    node.cluster.api("POST", "/api/v1/namespaces", Some(&made));
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web", "labels": {"tier": "b"}}});
+    node.cluster.api("POST", &format!("/api/v1/namespaces/{namespace}/serviceaccounts"), Some(&account));
+    let profile = admin.json(&["get", "profile", &format!("kns.{namespace}"), "-o", "json"]);
+    assert_eq!(profile["spec"]["labelsToApply"]["pcns.team"], "a", "{profile}");
+    assert_eq!(
+        profile["spec"]["labelsToApply"]["pcns.projectcalico.org/name"],
+        json!(namespace),
+        "{profile}"
+    );
+    assert_eq!(profile["spec"]["ingress"][0]["action"], "Allow", "{profile}");
+    let profile = admin.json(&["get", "profile", &format!("ksa.{namespace}.web"), "-o", "json"]);
+    assert_eq!(profile["spec"]["labelsToApply"]["pcsa.tier"], "b", "{profile}");
+    assert_eq!(profile["spec"]["egress"], Value::Null, "{profile}");
+    let all = admin.json(&["get", "profiles", "-o", "json"]);
+    let names: Vec<&str> =
+        all["items"].as_array().unwrap().iter().filter_map(|p| p["metadata"]["name"].as_str()).collect();
+    assert!(
+        names.contains(&"projectcalico-default-allow") && names.contains(&"kns.kube-system"),
+        "{names:?}"
+    );
+    assert!(admin.run(&["get", "profile", "kns.none"], "").unwrap_err().contains("does not exist"));
+}
+
+#[test]
+fn the_doctor_looks_at_the_node_the_account_and_certificates() {
+    for kind in Kind::BOTH {
+        let bed = Bed::new("doctor");
+        let node = Node::join(&Cluster::shared(), kind, &bed);
+        let conflist = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [node.plugin(&bed)]});
+        bed.write("net.d/10-percale.conflist", conflist.to_string());
+        let dir = bed.path("net.d");
+        let look = || {
+            let out =
+                percalectl(&bed, &node, &["doctor", "--conf-dir", dir.to_str().unwrap(), "-o", "json"], "");
+            let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+            let found = report["findings"].as_array().unwrap().iter().filter(|f| f["check"] == "cluster");
+            found.map(|f| f["what"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(look(), Vec::<String>::new(), "{kind:?}");
+        bed.write("state/nodename", "nobody");
+        assert_eq!(look(), ["the cluster has no node nobody"], "{kind:?}");
+        bed.write("state/nodename", "");
+        assert!(look()[0].contains("nodename is not there"), "{kind:?}: {:?}", look());
+        bed.write("state/nodename", &node.name);
+        if kind == Kind::Kubernetes {
+            // An account without rights, whose token ends soon, and a token that nobody takes.
+            let accounts = "/api/v1/namespaces/default/serviceaccounts";
+            let account =
+                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": node.name}});
+            node.cluster.api("POST", accounts, Some(&account));
+            let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}});
+            let given = node.cluster.api("POST", &format!("{accounts}/{}/token", node.name), Some(&asked));
+            let weak = given["status"]["token"].as_str().unwrap_or_else(|| panic!("{given}"));
+            let good = std::fs::read_to_string(bed.path("kubeconfig")).unwrap();
+            let token = good.split("token: \"").nth(1).unwrap().split('"').next().unwrap();
+            bed.write("kubeconfig", good.replace(token, weak));
+            let found = look();
+            assert!(
+                found[0].contains("kube-system"),
+                "it may not even look at what tells clusters apart: {found:?}"
+            );
+            grant_little(&node);
+            let found = look();
+            assert!(
+                found.iter().any(|what| what.contains("may not") && what.contains("create ipamblocks")),
+                "{found:?}"
+            );
+            assert!(
+                found.iter().any(|what| what.contains("the token in") && what.contains("ends in")),
+                "{found:?}"
+            );
+            bed.write("kubeconfig", good.replace(token, "none"));
+            assert!(look()[0].contains("kubeconfig"), "{:?}", look());
+        }
+    }
+}
+
+/// Lets the node's account read namespaces, and nothing else.
+fn grant_little(node: &Node) {
+    let (api, version) = ("/apis/rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io/v1");
+    let rules = json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}]);
+    let role = json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": node.name}, "rules": rules});
+    let binding = json!({"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": node.name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": node.name},
+        "subjects": [{"kind": "ServiceAccount", "name": node.name, "namespace": "default"}]});
+    node.cluster.api("POST", &format!("{api}/clusterroles"), Some(&role));
+    node.cluster.api("POST", &format!("{api}/clusterrolebindings"), Some(&binding));
+}

@@ -13,8 +13,9 @@
 use crate::block::bump;
 use crate::draft::{Draft, Slot, Table};
 use crate::request::Context;
+use model::keys::{self, Key};
 use model::store::{Expect, Write};
-use model::{Affinity, AffinityState, Block, Handle, Stored, keys};
+use model::{Affinity, AffinityState, Block, Handle, Stored};
 use std::collections::BTreeSet;
 
 /// Most writes of one commit (etcd refuses the 129th operation of a transaction).
@@ -129,4 +130,17 @@ fn affinity(
     announced.set_state(state);
     first.push(Write { key: key.to_owned(), expect: slot.expect(), value: Some(announced.encode()) });
     last.push(Write { expect: Expect::Any, ..write(key, slot) });
+}
+
+/// Whether a commit takes addresses from blocks that exist, or gives them back, and the handle's own object was
+/// read: nothing of it could be wrong because a list of pools, reservations or claims was not the newest, but for
+/// a pool or reservation that is new. What claims, borrows from nobody's block, refuses or finds done is not so.
+pub fn is_within_kept_blocks(writes: &[Write]) -> bool {
+    let is_kept = |write: &Write| match keys::parse(&write.key) {
+        Some(Key::Block { .. }) => matches!(write.expect, Expect::At(_)) && write.value.is_some(),
+        Some(Key::Handle { .. } | Key::Cooling { .. } | Key::Sticky { .. }) => true,
+        _ => false,
+    };
+    let is_handle = |write: &Write| matches!(keys::parse(&write.key), Some(Key::Handle { .. }));
+    writes.iter().all(is_kept) && writes.iter().any(is_handle)
 }

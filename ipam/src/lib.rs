@@ -26,6 +26,7 @@ pub mod sim;
 mod source;
 mod sticky;
 
+pub use commit::is_within_kept_blocks;
 pub use error::{IpamError, Nets, RangeFault};
 pub use request::*;
 

@@ -190,7 +190,10 @@ impl View {
 
     /// Records the answer to a `Keys`: each key with its revision, 0 where that is not known.
     pub fn put_keys(&mut self, prefix: &str, keys: impl IntoIterator<Item = (String, Revision)>) {
-        self.key_lists.insert(prefix.to_owned(), keys.into_iter().collect());
+        let keys: BTreeMap<String, Revision> = keys.into_iter().collect();
+        // So that the index never grows beyond what exists.
+        self.full.retain(|key, _| !key.starts_with(prefix) || keys.contains_key(key));
+        self.key_lists.insert(prefix.to_owned(), keys);
     }
 
     /// Whether the block under a key is full, of those that a listing of keys has. What was seen
@@ -232,6 +235,10 @@ impl View {
     /// Takes over such an index. What is out of date in it is looked at again.
     pub fn put_full(&mut self, full: BTreeMap<String, Revision>) {
         self.full = full;
+        let lists = &self.key_lists;
+        let is_gone =
+            |key: &str| lists.iter().any(|(p, keys)| key.starts_with(p.as_str()) && !keys.contains_key(key));
+        self.full.retain(|key, _| !is_gone(key));
     }
 
     /// Drops what is known of the keys under a prefix.
@@ -252,9 +259,18 @@ impl View {
         }
     }
 
-    /// Drops all knowledge, for a caller that can no longer tell what is fresh.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// Every prefix that is known in full, with the keys under it.
+    pub fn lists(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
+        let keys = |prefix: &str| self.range(prefix).filter(|(_, e)| e.is_some()).map(|(k, _)| k).collect();
+        self.lists.iter().map(move |prefix| (prefix.as_str(), keys(prefix)))
+    }
+
+    /// Drops what a store must be asked for anew, for a caller that can no longer tell what is fresh. Which
+    /// blocks were seen full stays, for it is compared with their revisions, and so does what the operation
+    /// in progress wrote.
+    pub fn refresh(&mut self) {
+        let (full, applied) = (std::mem::take(&mut self.full), std::mem::take(&mut self.applied));
+        *self = Self { full, applied, ..Self::default() };
     }
 
     fn answers(&self, query: &Query) -> bool {
@@ -328,6 +344,19 @@ mod tests {
         view.assume_absent("/c");
         view.assume_absent("/d");
         assert_eq!((view.get("/c").unwrap().is_some(), view.get("/d").unwrap()), (true, None));
+    }
+
+    #[test]
+    fn what_was_seen_full_outlives_a_refresh_and_not_its_block() {
+        let mut view = View::new();
+        view.put_list("/b/", vec![entry("/b/1")]);
+        view.put_full([("/f/1".to_owned(), 1), ("/f/2".to_owned(), 1)].into());
+        view.refresh();
+        assert_eq!((view.lists().count(), view.full().len()), (0, 2));
+        view.put_keys("/f/", [("/f/2".to_owned(), 1), ("/f/3".to_owned(), 1)]);
+        assert_eq!(view.full().keys().collect::<Vec<_>>(), ["/f/2"]);
+        assert_eq!(view.is_full("/f/2"), Ok(true));
+        assert_eq!(view.is_full("/f/3"), Err(Missing(vec![Query::Room("/f/3".into())])));
     }
 
     #[test]

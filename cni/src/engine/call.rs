@@ -7,6 +7,7 @@ use super::{Engine, failure, node, stores};
 use crate::log;
 use cni_protocol::{Attachment, CniError, NetConf, Request};
 use datastore::embedded::Mode;
+use datastore::hints::Hints;
 use datastore::lock::{AttachmentLock, Kind, Lock};
 use datastore::{Deadline, ErrorKind, Store};
 use model::store::View;
@@ -80,6 +81,7 @@ pub(crate) struct Call<'a> {
     is_kubernetes: OnceCell<bool>,
     /// What was read of the store a moment ago.
     known: RefCell<View>,
+    hints: OnceCell<Arc<Hints>>,
     /// What the attachment owes since an earlier DEL.
     debts: RefCell<Vec<datastore::journal::Id>>,
     /// The store did not take a release of this call.
@@ -115,6 +117,7 @@ impl<'a> Call<'a> {
             is_cluster: OnceCell::new(),
             is_kubernetes: OnceCell::new(),
             known: RefCell::default(),
+            hints: OnceCell::new(),
             debts: RefCell::default(),
             owes: Cell::new(false),
             record: RefCell::new(record),
@@ -169,6 +172,15 @@ impl<'a> Call<'a> {
     /// Kubernetes, for a network whose own objects are elsewhere.
     pub fn pods_store(&self) -> Result<Arc<dyn Store>, OpenError> {
         self.stores.pods(self.req, self.deadline)
+    }
+
+    /// What this host saw of a cluster's store before. A store of this host alone is read as fast.
+    pub fn hints(&self, store: &Arc<dyn Store>) -> Option<Arc<Hints>> {
+        let make = || {
+            let dir = self.req.paths.state_dir.join("hints");
+            Arc::new(Hints::new(&dir, &store.identity(), &self.clock.boot_id, self.clock.boottime_ms))
+        };
+        (self.is_cluster() && !self.reaped).then(|| self.hints.get_or_init(make).clone())
     }
 
     /// Remembers what was read, for the plans to come: stale knowledge costs them a conflict.

@@ -5,7 +5,7 @@ use super::call::Call;
 use super::failure;
 use cni_protocol::CniError;
 use datastore::embedded::Mode;
-use datastore::{Age, How, drive_as};
+use datastore::{Age, How, drive_as, drive_hinted};
 use ipam::IpamError;
 use ipnet::IpNet;
 use model::decode::Stored;
@@ -20,10 +20,15 @@ const TABLE: &str = "percale";
 /// Puts the table in place, if it is not there in this form already.
 pub(crate) fn ensure(call: &Call, networks: &[IpNet]) -> Result<(), CniError> {
     let store = call.store(Mode::Create).map_err(|e| e.into_cni())?;
-    // The addresses were committed a moment ago: what was read then is new enough.
-    let how = How::of(Age::Before);
-    let planned =
-        drive_as(how, store.as_ref(), &mut View::new(), call.deadline, |view| plan(view, call, networks));
+    let (view, plan) = (&mut View::new(), |view: &View| plan(view, call, networks));
+    let planned = match call.hints(store) {
+        Some(hints) => {
+            let is_unchanged = |plan: &Plan<Nat>| matches!(plan, Plan::Done(_));
+            drive_hinted(store.as_ref(), view, call.deadline, &hints, is_unchanged, plan)
+        }
+        // The addresses were committed a moment ago: what was read then is new enough.
+        None => drive_as(How::of(Age::Before), store.as_ref(), view, call.deadline, plan),
+    };
     let (nat, _) = planned.map_err(failure::drive)?;
     let wish = Firewall {
         table: TABLE.to_owned(),

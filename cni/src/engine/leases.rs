@@ -106,6 +106,7 @@ pub(crate) fn change(call: &Call, store: &Arc<dyn Store>, scope: &Scope, item: B
         deadline: call.deadline,
         is_cluster: call.is_cluster(),
         known: View::new(),
+        hints: call.hints(store),
     }
 }
 

@@ -3,8 +3,9 @@
 
 use super::{failure, ready};
 use cni_protocol::CniError;
+use datastore::hints::Hints;
 use datastore::lock::{Kind, Lock};
-use datastore::{Age, Deadline, DriveError, ErrorKind, How, Store, drive_as};
+use datastore::{Age, Deadline, DriveError, ErrorKind, How, Store, drive_as, drive_hinted};
 use ipam::{Answer, BatchItem, Context, IpamError};
 use model::Scope;
 use model::store::{Plan, Stop, View};
@@ -29,6 +30,8 @@ pub struct Change {
     pub is_cluster: bool,
     /// What was read of the store a moment ago.
     pub known: View,
+    /// What this host saw of it before, where no daemon remembers that.
+    pub hints: Option<Arc<Hints>>,
 }
 
 /// When a change was asked for, and random bits.
@@ -132,8 +135,12 @@ pub fn commit(
     age: Age,
     deadline: Deadline,
 ) -> Vec<Result<Answer, CniError>> {
-    let how = How { age, durable: false };
-    match drive_as(how, of.store.as_ref(), view, deadline, planner(of, items)) {
+    let (store, planner, how) = (of.store.as_ref(), planner(of, items), How { age, durable: false });
+    let driven = match &of.hints {
+        Some(hints) => drive_hinted(store, view, deadline, hints, is_of_a_kept_block, planner),
+        None => drive_as(how, store, view, deadline, planner),
+    };
+    match driven {
         Ok((answers, _)) => settle(view, of, items, answers, age, deadline),
         Err(error) if items.len() > 1 && may_be_one_items(&error) => {
             let (first, second) = items.split_at(items.len() / 2);
@@ -146,6 +153,11 @@ pub fn commit(
             items.iter().map(|_| Err(error.clone())).collect()
         }
     }
+}
+
+/// Whether a plan over remembered lists would be as good over newer ones.
+fn is_of_a_kept_block(plan: &Plan<Answers>) -> bool {
+    matches!(plan, Plan::Commit(writes, _) if ipam::is_within_kept_blocks(writes))
 }
 
 /// Commits of one batch that may fail before it becomes smaller.

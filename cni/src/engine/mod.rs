@@ -33,6 +33,7 @@ mod links;
 mod migration;
 mod node;
 pub mod owed;
+mod pod_cidr;
 mod pods;
 mod ready;
 mod result;
@@ -74,7 +75,10 @@ pub struct Engine<'a> {
 /// Whether a request needs files that only the plugin's process is sure to see: another IPAM plugin, or
 /// leases of host-local (decision 9).
 pub fn needs_host_files(conf: &NetConf, role: Role) -> bool {
-    delegated::is_delegated(conf) || addresses::is_scoped(conf, role) || conf.ipam.data_dir.is_some()
+    delegated::is_delegated(conf)
+        || addresses::is_scoped(conf, role)
+        || conf.ipam.data_dir.is_some()
+        || conf.ipam.use_pod_cidr
 }
 
 /// Opens the container's namespace for a request of the main plugin. DEL does without where it is gone;
@@ -103,6 +107,14 @@ impl Engine<'_> {
         deadline: Deadline,
         record: &mut log::Call,
     ) -> Result<Option<CniResult>, CniError> {
+        let with_subnets;
+        let req = match req.conf.ipam.use_pod_cidr {
+            true => {
+                with_subnets = pod_cidr::resolved(self.stores, req, deadline)?;
+                &with_subnets
+            }
+            false => req,
+        };
         let call = Call::new(self, req, netns, deadline, record)?;
         match self.role {
             Role::Main => Self::main_verb(&call),

@@ -57,7 +57,7 @@ fn watched(ready: impl Fn(Age, &mut View) -> Result<(), DriveError<CniError>>) -
     if !matches!(first, Err(DriveError::Plan(_))) {
         return first.map(|()| view).map_err(plan_error);
     }
-    view.clear();
+    view.refresh();
     ready(Age::Now, &mut view).map(|()| view).map_err(plan_error)
 }
 

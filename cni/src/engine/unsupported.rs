@@ -6,7 +6,7 @@ use cni_protocol::CniError;
 use cni_protocol::netconf::{Dataplane, DeviceType};
 
 /// # Errors
-/// Code 2 (7 for a subnet that only a cluster knows) naming the key.
+/// Code 2 naming the key.
 pub(crate) fn check(call: &Call) -> Result<(), CniError> {
     let conf = call.conf;
     if conf.dataplane != Dataplane::Native {
@@ -19,11 +19,6 @@ pub(crate) fn check(call: &Call) -> Result<(), CniError> {
         return Err(refused(
             "feature_control",
             "ip_addrs_no_ipam and floating_ips need a cluster's store, for they are asked for by pods",
-        ));
-    }
-    if conf.ipam.use_pod_cidr {
-        return Err(CniError::config(
-            "ipam.subnet: usePodCidr needs the Kubernetes store; write the subnet itself",
         ));
     }
     note(call, "policy_setup_timeout_seconds", !conf.policy_setup_timeout.is_zero() && !call.is_cluster());

@@ -23,7 +23,12 @@ impl Network {
     }
 
     pub fn is_ours(&self) -> bool {
-        self.plugins.iter().any(is_ours)
+        self.ours().next().is_some()
+    }
+
+    /// Its plugins that are ours, each as the plugin is told.
+    pub fn ours(&self) -> impl Iterator<Item = &Value> {
+        self.plugins.iter().filter(|plugin| is_ours(plugin))
     }
 }
 

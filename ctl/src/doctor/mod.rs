@@ -3,6 +3,8 @@
 //! Every check looks and changes nothing. It gets the [`Host`] that was gathered once and answers
 //! with [`Finding`]s; what is fine is only counted.
 
+mod certificate;
+mod cluster;
 mod config;
 mod firewall;
 mod glob;
@@ -94,6 +96,7 @@ const CHECKS: &[Check] = &[
     ("firewall", firewall::check),
     ("network managers", managers::check),
     ("store", state::store),
+    ("cluster", cluster::check),
     ("journal", state::journal),
     ("leases and links", state::audit),
 ];

@@ -8,6 +8,7 @@ mod check;
 mod config;
 mod network;
 mod policy;
+pub mod profile;
 mod schema;
 mod tables;
 
@@ -166,6 +167,11 @@ impl Kind {
     /// Objects of this kind are found only by looking at all of them.
     pub fn is_listed(&self) -> bool {
         self.place == Place::Affinities
+    }
+
+    /// Objects of this kind are derived where the store is Kubernetes.
+    pub fn is_derived(&self) -> bool {
+        self.plural == "profiles"
     }
 
     pub fn is_namespaced(&self) -> bool {

@@ -3,7 +3,7 @@
 use super::{decode, wishes};
 use crate::cli::{GetArgs, GetOutput};
 use crate::documents::to_yaml;
-use crate::kinds::{self, Kind, name_of};
+use crate::kinds::{self, Kind, name_of, profile};
 use crate::outcome::{Outcome, chain, say, say_error, say_json};
 use crate::session::{Places, store_deadline};
 use crate::table::Table;
@@ -53,6 +53,13 @@ fn wanted(args: &GetArgs) -> Result<Vec<Wanted>> {
 }
 
 fn fetch(store: &dyn Store, kind: &Kind, namespace: Option<&str>, name: Option<&str>) -> Result<Vec<Entry>> {
+    if kind.is_derived() && store.identity().starts_with("kubernetes:") {
+        let found = profile::derived(store, name, store_deadline())?;
+        return match name {
+            Some(name) if found.is_empty() => Err(anyhow!("{} does not exist", kind.subject(name))),
+            _ => Ok(found),
+        };
+    }
     let Some(name) = name else {
         return Ok(store.list(&kind.prefix(namespace), store_deadline())?);
     };

@@ -220,7 +220,7 @@ impl Known {
     /// are asked each time (of [`crate::memory`]). A container that is new has no handle.
     fn fresh(&mut self, of: &Change, items: &[BatchItem]) -> &mut View {
         if self.since.elapsed() > BELIEVE {
-            *self = Self::nothing();
+            self.forget();
         }
         if self.names_since.elapsed() > BELIEVE_NAMES {
             self.view.forget_key_lists();
@@ -237,6 +237,13 @@ impl Known {
         &mut self.view
     }
 
+    /// All but the index of full blocks, which is compared with what is listed.
+    fn forget(&mut self) {
+        let now = Instant::now();
+        self.view.refresh();
+        (self.since, self.names_since) = (now, now);
+    }
+
     /// Commits over what is known. A conclusion that wrote nothing may rest on what is no longer so: it
     /// is drawn again from the store.
     fn commit(&mut self, of: &Change, items: &[BatchItem], deadline: Deadline) -> Vec<Outcome> {
@@ -250,7 +257,7 @@ impl Known {
         if doubtful.is_empty() {
             return answers;
         }
-        *self = Self::nothing();
+        self.forget();
         let again: Vec<BatchItem> = doubtful.iter().filter_map(|at| items.get(*at).cloned()).collect();
         let second = ledger::commit(&mut self.view, of, &again, Age::Now, deadline);
         for (at, answer) in doubtful.into_iter().zip(second) {

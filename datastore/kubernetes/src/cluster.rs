@@ -1,5 +1,6 @@
 //! The cluster: its objects one by one, and what was last seen of them.
 
+use crate::blocks;
 use crate::config::Config;
 use crate::error::Failure;
 use crate::generation::Generation;
@@ -21,13 +22,14 @@ pub(crate) struct Cluster {
     /// Objects as last read or written: a write must send again what others keep in them. By key;
     /// of use only where the revision is the expected one.
     seen: Mutex<HashMap<String, Object>>,
+    blocks: Mutex<blocks::Seen>,
 }
 
 impl Cluster {
     pub async fn new(config: &Config) -> Result<Self, Failure> {
         let seen = Mutex::new(HashMap::new());
         let (link, generation) = (Link::new(config).await?, Generation::default());
-        Ok(Self { link, generation, subject: config.subject(), seen })
+        Ok(Self { link, generation, subject: config.subject(), seen, blocks: Mutex::default() })
     }
 
     pub fn subject(&self) -> &str {
@@ -77,11 +79,16 @@ impl Cluster {
         if object.kind.shape.is_fleeting() {
             return;
         }
+        self.blocks().note(object);
         let mut seen = self.seen();
         if seen.len() >= REMEMBERED {
             seen.clear();
         }
         seen.insert(object.key.clone(), object.clone());
+    }
+
+    pub fn blocks(&self) -> std::sync::MutexGuard<'_, blocks::Seen> {
+        self.blocks.lock().expect("nobody panics while holding it")
     }
 
     pub fn forget(&self, key: &str) {
@@ -106,6 +113,7 @@ impl Cluster {
             "preconditions": {"uid": object.uid, "resourceVersion": object.revision.to_string()},
         });
         self.forget(&place.key);
+        self.blocks().forget(object);
         self.link.call(&Call::with(Method::DELETE, place.path(), &options)).await
     }
 }

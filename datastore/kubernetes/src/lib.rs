@@ -14,6 +14,8 @@
 //! There are no transactions: the writes of a commit are applied in order, each under its own
 //! condition, up to the first that fails. A revision is the `resourceVersion` of the object.
 
+pub mod account;
+mod blocks;
 mod cluster;
 mod config;
 mod endpoint;
@@ -45,6 +47,9 @@ pub const MAX_WRITES: usize = 100;
 /// Most bytes of one value (the server refuses requests above 3 MiB, its etcd above 1.5 MiB).
 pub const MAX_VALUE: usize = 1 << 20;
 
+/// From so many blocks on a list of all is cheaper than a request for each.
+const MANY_BLOCKS: usize = 64;
+
 const OPEN: &str = "open";
 
 /// A store in a Kubernetes cluster.
@@ -72,6 +77,19 @@ impl Kubernetes {
     /// How many requests were sent so far, repetitions included.
     pub fn calls(&self) -> Calls {
         self.cluster.calls()
+    }
+
+    /// What the plugin's engine needs and this account may not do, as `verb resource.group`.
+    ///
+    /// # Errors
+    /// As for any call.
+    pub fn lacking_rights(&self, deadline: Deadline) -> Result<Vec<String>, Error> {
+        self.run("ask for the rights of the account in", deadline, account::lacking(&self.cluster))
+    }
+
+    /// When the account's token ends, in seconds since 1970; `None` for one that does not say, or none.
+    pub fn token_end(&self) -> Option<u64> {
+        self.cluster.link.token().as_deref().and_then(account::token_end)
     }
 
     fn run<T>(
@@ -124,6 +142,22 @@ impl Store for Kubernetes {
 
     fn revisions(&self, prefix: &str, deadline: Deadline) -> Result<Vec<(String, Revision)>, Error> {
         self.run("list", deadline, read::revisions(&self.cluster, prefix))
+    }
+
+    /// Many blocks are told by the server's cache, with those beside them; what was seen before the deadline
+    /// stays known.
+    fn rooms(
+        &self,
+        keys: &[&str],
+        deadline: Deadline,
+        tell: &mut dyn FnMut(&str, Option<Entry>),
+    ) -> Result<(), Error> {
+        if keys.len() < MANY_BLOCKS {
+            let found = self.get(keys, deadline)?;
+            keys.iter().zip(found).for_each(|(key, entry)| tell(key, entry));
+            return Ok(());
+        }
+        self.run("list", deadline, blocks::contents(&self.cluster, keys, tell))
     }
 
     /// The answer is the newest revision.

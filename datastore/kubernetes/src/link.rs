@@ -187,6 +187,12 @@ impl Link {
         Err(Failure::late())
     }
 
+    /// The token in use.
+    pub fn token(&self) -> Option<String> {
+        let header = self.token.header().ok().flatten()?;
+        header.to_str().ok()?.strip_prefix("Bearer ").map(str::to_owned)
+    }
+
     /// What a call that ran out of time was waiting for.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().expect("nobody panics while holding it").clone()

@@ -81,7 +81,7 @@ const fn native(
     Kind { shape, kind, plural, api: "v1", roots, namespaced }
 }
 
-static KINDS: [Kind; 26] = [
+static KINDS: [Kind; 27] = [
     calico(Shape::Block, "IPAMBlock", "ipamblocks", &["/calico/ipam/v2/assignment/"]),
     calico(
         Shape::Affinity,
@@ -162,6 +162,7 @@ static KINDS: [Kind; 26] = [
     native(Shape::Native, "Namespace", "namespaces", &[NAMESPACES], false),
     native(Shape::Native, "Pod", "pods", &[PODS], true),
     native(Shape::Native, "Service", "services", &["/kubernetes/services/"], true),
+    native(Shape::Native, "ServiceAccount", "serviceaccounts", &["/kubernetes/serviceaccounts/"], true),
     native(Shape::Native, "Secret", "secrets", &["/kubernetes/secrets/"], true),
     Kind {
         shape: Shape::Native,

@@ -1,5 +1,6 @@
 //! Reading: several keys, or all under a prefix.
 
+use crate::blocks;
 use crate::cluster::Cluster;
 use crate::error::Failure;
 use crate::link::{Call, JSON};
@@ -14,8 +15,6 @@ use tokio::task::JoinSet;
 
 /// Objects of one page, as other clients have it; the usual block is 10 kB.
 const PAGE: usize = 500;
-/// Objects without content of one page.
-const PAGE_OF_NAMES: usize = 5000;
 /// Requests of one `get` at a time.
 const AT_ONCE: usize = 8;
 /// Deletions that one list finishes for others.
@@ -24,8 +23,6 @@ const FINISHED: usize = 16;
 const NOTED: usize = 256;
 /// How often a list begins again because its pages became too old.
 const LISTS: usize = 3;
-
-const NAMES: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
 pub(crate) async fn get(cluster: &Arc<Cluster>, keys: &[&str]) -> Result<Vec<Option<Entry>>, Failure> {
     let places = keys.iter().map(|key| place(key)).collect::<Result<Vec<Place>, Failure>>()?;
@@ -87,12 +84,31 @@ pub(crate) async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<Entry>, 
     Ok(entries)
 }
 
+/// All under a prefix, told page by page.
+pub(crate) async fn pages(
+    cluster: &Cluster,
+    prefix: &str,
+    tell: &mut dyn FnMut(Entry),
+) -> Result<(), Failure> {
+    for source in sources_once(prefix)? {
+        collect(cluster, &source, PAGE, JSON, |raw| {
+            let object = Object::read(source.kind, raw)?;
+            if object.key.starts_with(prefix) && !object.is_deleted() {
+                tell(object.entry());
+            }
+            None::<()>
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 /// Of blocks only the names are asked for, in which their CIDRs stand.
 pub(crate) async fn revisions(cluster: &Cluster, prefix: &str) -> Result<Vec<(String, Revision)>, Failure> {
     let mut keys = Vec::new();
     for source in sources_once(prefix)? {
         keys.extend(match source.kind.shape {
-            Shape::Block => collect(cluster, &source, PAGE_OF_NAMES, NAMES, |raw| block_key(&raw)).await?,
+            Shape::Block => blocks::names(cluster, &source).await?,
             _ => {
                 let key = |raw| {
                     let object = Object::read(source.kind, raw).filter(|object| !object.is_deleted());
@@ -107,13 +123,6 @@ pub(crate) async fn revisions(cluster: &Cluster, prefix: &str) -> Result<Vec<(St
     keys.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
     keys.dedup_by(|a, b| a.0 == b.0);
     Ok(keys)
-}
-
-fn block_key(raw: &Value) -> Option<(String, Revision)> {
-    let text = |name: &str| raw.pointer(name).and_then(Value::as_str);
-    let cidr = crate::name::block_cidr(text("/metadata/name")?)?;
-    let revision = text("/metadata/resourceVersion")?.parse().ok()?;
-    Some((keys::block(&keys::Scope::Cluster, &cidr), revision))
 }
 
 /// What `make` makes of all items of a source, from one moment.

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::{Kind, Stream};
+pub(crate) use stream::{Kind, Stream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
@@ -80,7 +80,7 @@ impl Watch for Watcher {
 }
 
 /// Why telling stopped.
-enum Stop {
+pub(crate) enum Stop {
     /// Nobody listens any more.
     Unheard,
     /// The server has forgotten what happened since.

@@ -6,7 +6,7 @@ use crate::cluster::{Cluster, Kind};
 use datastore::DriveError;
 use ipam::{IpamError, Pools};
 use ipnet::{IpNet, Ipv4Net};
-use model::store::{Expect, View, Write};
+use model::store::{Expect, Write};
 use model::{Attribute, Block, Stored as _, keys};
 use serde_json::json;
 use std::net::Ipv4Addr;
@@ -18,7 +18,7 @@ const WRITERS: usize = 8;
 const REQUESTS: usize = 256;
 
 pub fn run(cluster: &Cluster, kind: Kind, size: &Size) -> Vec<Case> {
-    let host = Host { name: "seeker".to_owned(), store: cluster.store(kind) };
+    let host = Host::new("seeker", cluster.store(kind));
     cluster.add_node(kind, &host.name);
     host.pool("spare", "10.200.0.0/16", 26);
     let alone = requests(&host, "alone", &["spare"]);
@@ -26,12 +26,11 @@ pub fn run(cluster: &Cluster, kind: Kind, size: &Size) -> Vec<Case> {
     host.pool("full", &format!("10.16.0.0/{}", 26 - bits), 26);
     fill(cluster, kind, size.blocks);
     let both = requests(&host, "both", &["full", "spare"]);
-    let (mut view, cold) = refused(&host, View::new(), size.blocks);
-    let index: usize = view.full().keys().map(|key| key.len() + 8).sum();
-    let mut known = View::new();
-    known.put_full(view.full().clone());
-    view.clear();
-    let (_, warm) = refused(&host, known, size.blocks);
+    let late = Host::new("late", cluster.store(kind));
+    cluster.add_node(kind, &late.name);
+    let cold = refused(&late, size.blocks);
+    let warm = refused(&late, size.blocks);
+    let index = late.index_size();
     let blocks = json!({"blocks": size.blocks});
     let name = |what: &str| format!("{kind:?}: {what}");
     let alone_ms = alone.as_secs_f64() * 1000.0;
@@ -53,7 +52,7 @@ fn requests(host: &Host, what: &str, pools: &[&str]) -> Duration {
     let pools = Pools::Named(pools.iter().map(|name| (*name).to_owned()).collect());
     let began = Instant::now();
     for n in 0..REQUESTS {
-        let given = host.assign(&mut View::new(), &format!("{what}-{n}"), pools.clone());
+        let given = host.assign(&format!("{what}-{n}"), pools.clone());
         given.unwrap_or_else(|e| panic!("{what} {n}: {e}"));
     }
     let mean = began.elapsed() / REQUESTS as u32;
@@ -74,12 +73,16 @@ fn host_gives_up(host: &Host) {
     }
 }
 
-fn refused(host: &Host, mut view: View, blocks: usize) -> (View, Duration) {
+/// How long it takes until every block was seen.
+fn refused(host: &Host, blocks: usize) -> Duration {
     let began = Instant::now();
-    let answer = host.assign(&mut view, "late", Pools::Named(vec!["full".to_owned()]));
+    let answer = host.assign("late", Pools::Named(vec!["full".to_owned()]));
+    let took = began.elapsed();
     assert!(matches!(answer, Err(DriveError::Plan(IpamError::Exhausted { .. }))), "{answer:?}");
-    assert_eq!(view.full().len(), blocks, "refused only when every block was seen");
-    (view, began.elapsed())
+    let index = std::fs::read(host.dir.path().join("full")).expect("the index was written");
+    let index = datastore::hints::decode_index(&index).expect("it is whole");
+    assert_eq!(index.full.len(), blocks, "refused only when every block was seen");
+    took
 }
 
 /// Blocks of other hosts, each with 64 pods as the plugin writes them.

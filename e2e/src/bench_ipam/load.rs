@@ -5,7 +5,6 @@ use super::{Case, Size};
 use crate::cluster::{Cluster, Kind};
 use datastore::DriveError;
 use ipam::{IpamError, Pools};
-use model::store::View;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -53,9 +52,7 @@ pub fn run(cluster: &Cluster, kind: Kind, size: &Size) -> Vec<Case> {
     let spare = (1_usize << bits) - wanted;
     let filler = spare.saturating_sub(wanted / 50);
     for n in 0..filler {
-        first
-            .assign(&mut View::new(), &format!("filler-{n}"), Pools::Enabled)
-            .unwrap_or_else(|e| panic!("{e}"));
+        first.assign(&format!("filler-{n}"), Pools::Enabled).unwrap_or_else(|e| panic!("{e}"));
     }
     let (counts, ledger) = (Counts::default(), Ledger::default());
     let end = Instant::now() + Duration::from_secs(size.seconds);
@@ -79,7 +76,7 @@ pub fn run(cluster: &Cluster, kind: Kind, size: &Size) -> Vec<Case> {
 fn host(cluster: &Cluster, kind: Kind, number: usize) -> Host {
     let name = format!("host-{number}");
     cluster.add_node(kind, &name);
-    Host { name, store: cluster.store(kind) }
+    Host::new(&name, cluster.store(kind))
 }
 
 fn case(kind: Kind, size: &Size, counts: &Counts, held: usize) -> Case {
@@ -94,7 +91,7 @@ fn case(kind: Kind, size: &Size, counts: &Counts, held: usize) -> Case {
         json!({
             "assigned": assigned, "released": load(&counts.released), "seconds": size.seconds,
             "per_second": (assigned + load(&counts.released)) / size.seconds.max(1),
-            "conflicts_per_operation": per(load(&counts.conflicts)) / 2.0, "refused_full": load(&counts.full),
+            "conflicts_per_assignment": per(load(&counts.conflicts)), "refused_full": load(&counts.full),
             "held_at_the_end": held, "given_twice": 0, "audit_findings": 0,
         }),
     )
@@ -121,7 +118,7 @@ fn work(host: &Host, lock: &Mutex<()>, worker: usize, end: Instant, counts: &Cou
         }
         let id = format!("{}-{worker}-{round}", host.name);
         let began = Instant::now();
-        match host.assign(&mut View::new(), &id, Pools::Enabled) {
+        match host.assign(&id, Pools::Enabled) {
             Ok((ip, cost)) => {
                 ledger.take(ip, &id);
                 held.push((id, ip));

@@ -65,13 +65,14 @@ impl Case {
     }
 }
 
-/// Runs everything on both stores.
+/// Runs everything on both stores, or on the one that `PERCALE_BENCH_STORE` names (`etcd`, `kubernetes`).
 ///
 /// # Panics
 /// When an address is given twice, or the counts are not exact at the end.
 pub fn ipam(size: &Size) {
     let mut cases = Vec::new();
-    for kind in Kind::BOTH {
+    let only = std::env::var("PERCALE_BENCH_STORE").unwrap_or_default().to_lowercase();
+    for kind in Kind::BOTH.into_iter().filter(|kind| format!("{kind:?}").to_lowercase().contains(&only)) {
         let cluster = Cluster::own();
         for case in [load::run(&cluster, kind, size), full::run(&cluster, kind, size)].into_iter().flatten() {
             case.print();

@@ -1,6 +1,7 @@
 //! A simulated host: its connection to the store, and what the plugin does with it.
 
-use datastore::{Conflicts, Deadline, DriveError, Store, drive};
+use datastore::hints::Hints;
+use datastore::{Conflicts, Deadline, DriveError, Store, drive, drive_hinted};
 use ipam::audit::{HostFacts, Report, audit};
 use ipam::{Ask, Assign, Context, IpamError, Now, Pools, Release, plan_assign, plan_release};
 use model::resource::IpPoolSpec;
@@ -9,6 +10,7 @@ use model::{Family, IpPool, Scope, Stored as _, keys};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
 
 pub fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(120))
@@ -18,9 +20,26 @@ pub fn soon() -> Deadline {
 pub struct Host {
     pub name: String,
     pub store: Box<dyn Store>,
+    /// Where it keeps what it saw, as the plugin does beside its state.
+    pub dir: TempDir,
 }
 
 impl Host {
+    pub fn new(name: &str, store: Box<dyn Store>) -> Self {
+        Self { name: name.to_owned(), store, dir: TempDir::new().expect("there is room for a directory") }
+    }
+
+    /// What a process that begins now knows of earlier ones.
+    fn hints(&self) -> Hints {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Hints::new(self.dir.path(), &self.store.identity(), "boot", wall.as_millis() as u64)
+    }
+
+    /// Bytes of the index of full blocks.
+    pub fn index_size(&self) -> u64 {
+        std::fs::metadata(self.dir.path().join("full")).map_or(0, |file| file.len())
+    }
+
     fn cx(&self) -> Context<'_> {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = Now { wall_ns: wall.as_nanos() as u64, boot_id: "boot", boottime_ms: 1_000_000 };
@@ -28,21 +47,19 @@ impl Host {
         Context { scope: &Scope::Cluster, host: &self.name, now, chance: 7, transactional }
     }
 
-    /// As the plugin does: nothing is known before, but for blocks that were seen full.
-    pub fn assign(
-        &self,
-        view: &mut View,
-        id: &str,
-        pools: Pools,
-    ) -> Result<(IpAddr, Conflicts), DriveError<IpamError>> {
+    /// As the plugin does, whose processes live for one call.
+    pub fn assign(&self, id: &str, pools: Pools) -> Result<(IpAddr, Conflicts), DriveError<IpamError>> {
         let request = Assign {
             handle: format!("net.{id}"),
             attrs: attrs(&self.name, id),
             asks: vec![Ask { family: Family::V4, explicit: None, pools }],
             ..Assign::default()
         };
+        let kept =
+            |plan: &Plan<_>| matches!(plan, Plan::Commit(writes, _) if ipam::is_within_kept_blocks(writes));
+        let plan = |view: &View| plan_assign(view, &self.cx(), &request);
         let (given, cost) =
-            drive(self.store.as_ref(), view, soon(), |view| plan_assign(view, &self.cx(), &request))?;
+            drive_hinted(self.store.as_ref(), &mut View::new(), soon(), &self.hints(), kept, plan)?;
         Ok((given.addresses[0].ip, cost))
     }
 

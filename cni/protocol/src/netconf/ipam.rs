@@ -28,7 +28,7 @@ pub struct Ipam {
     pub pools: Vec<PoolSpec>,
     /// host-local's ranges, those of the runtime first. Each set gives one address.
     pub ranges: Vec<RangeSet>,
-    /// A subnet is `usePodCidr`: it must be replaced in the raw configuration, and that read anew.
+    /// A subnet is `usePodCidr` or `usePodCidrIPv6`: it must be replaced in the raw configuration, and that read anew.
     pub use_pod_cidr: bool,
     pub routes: Vec<Route>,
     /// resolv.conf to take the result's `dns` from.

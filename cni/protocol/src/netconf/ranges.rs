@@ -34,7 +34,7 @@ impl RangeSpec {
 /// What stands where a range may stand.
 pub(super) enum Source {
     Range(RangeSpec),
-    /// `"subnet": "usePodCidr"`, to be replaced by the node's pod CIDR.
+    /// `"subnet": "usePodCidr"` or `"usePodCidrIPv6"`, to be replaced by the node's pod CIDR.
     PodCidr,
 }
 
@@ -86,7 +86,7 @@ pub(super) fn read_range(fields: &Fields<'_>) -> Option<Source> {
         fields.problem("subnet", "an IP network such as 10.0.0.0/16 or fd00::/64", "nothing");
         return None;
     };
-    if at.value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("usePodCidr")) {
+    if at.value.as_str().is_some_and(is_pod_cidr) {
         return Some(Source::PodCidr);
     }
     let subnet = read_subnet(&at)?;
@@ -98,6 +98,10 @@ pub(super) fn read_range(fields: &Fields<'_>) -> Option<Source> {
         gateway: gateway.unwrap_or(first),
     };
     is_sound(fields, &range).then_some(Source::Range(range))
+}
+
+fn is_pod_cidr(text: &str) -> bool {
+    ["usePodCidr", "usePodCidrIPv6"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 /// host-local refuses host bits, and networks without room for a host besides the gateway.

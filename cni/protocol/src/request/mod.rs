@@ -75,6 +75,16 @@ impl Request {
         })
     }
 
+    /// The same request with another configuration, which keeps its files where they are.
+    ///
+    /// # Errors
+    /// As [`Request::parse`], of the configuration.
+    pub fn with_configuration(&self, raw: Value) -> Result<Self, CniError> {
+        let mode = if self.verb.must_succeed() { Mode::Tolerant } else { Mode::Strict };
+        let netconf::Parsed { conf, raw, warnings } = NetConf::from_value(raw, mode)?;
+        Ok(Self { conf, raw, warnings, ..self.clone() })
+    }
+
     fn version(env: Env, stdin: &[u8], defaults: &Defaults) -> Self {
         let conf = NetConf { cni_version: Version::of_input(stdin), ..NetConf::default() };
         Self {

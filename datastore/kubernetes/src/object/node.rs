@@ -33,6 +33,9 @@ pub(super) fn value(raw: &Value) -> Value {
     if !addresses.is_empty() {
         node["spec"]["addresses"] = Value::Array(addresses);
     }
+    if let Some(nets) = raw.pointer("/spec/podCIDRs").or_else(|| raw.pointer("/spec/podCIDR")) {
+        node["status"]["podCIDRs"] = if nets.is_array() { nets.clone() } else { json!([nets]) };
+    }
     for (source, part, field) in FIELDS {
         if let Some(text) = annotation(raw, source).filter(|text| !text.is_empty()) {
             let text = if field == "asNumber" { as_number(text) } else { json!(text) };

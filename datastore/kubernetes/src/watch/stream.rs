@@ -17,14 +17,14 @@ const LONGEST: u64 = 300;
 const LINE: usize = 16 << 20;
 
 /// What a line tells.
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Of the revision alone.
     Bookmark,
     Present,
     Removed,
 }
 
-pub(super) struct Stream {
+pub(crate) struct Stream {
     body: Body,
     /// What came and was not told yet; up to `told` it was.
     buffer: Vec<u8>,
