@@ -2,7 +2,7 @@
 
 use crate::bgp::{BgpCommand, NodeCommand};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 #[derive(Parser, Debug)]
@@ -352,6 +352,9 @@ pub struct DoctorArgs {
     /// Directory of network configurations
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub conf_dir: PathBuf,
+    /// Where the daemon answers (its --health-addr)
+    #[arg(long, value_name = "ADDRESS", default_value_t = crate::daemon::HEALTH)]
+    pub health_addr: SocketAddr,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -20,6 +20,7 @@
 mod backend;
 mod bgp;
 mod cli;
+mod daemon;
 mod doctor;
 mod documents;
 mod host;

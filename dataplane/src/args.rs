@@ -42,7 +42,7 @@ pub struct Args {
     /// Socket on which the plugin asks [env: PERCALE_SOCKET] [default: /run/percale/percaled.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Where /liveness and /readiness are answered; empty: nowhere [env: PERCALE_HEALTH_ADDR] [default: 127.0.0.1:9099]
+    /// Where /liveness, /readiness and /status are answered; empty: nowhere [env: PERCALE_HEALTH_ADDR] [default: 127.0.0.1:9099]
     #[arg(long, value_name = "ADDRESS")]
     pub health_addr: Option<String>,
     /// Where /metrics is answered; empty: nowhere [env: PERCALE_METRICS_ADDR] [default: :9091]

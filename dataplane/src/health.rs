@@ -13,6 +13,8 @@ struct State {
     /// Why each condition does not hold; `None`: it holds.
     conditions: BTreeMap<&'static str, Option<String>>,
     beats: BTreeMap<&'static str, Beat>,
+    /// What is wrong though everything works, by who says so.
+    warnings: BTreeMap<&'static str, Vec<String>>,
 }
 
 struct Beat {
@@ -32,6 +34,16 @@ impl Health {
     pub fn heartbeat(&self, name: &'static str, limit: Duration) -> Heartbeat {
         self.with(|state| state.beats.insert(name, Beat { last: Instant::now(), limit }));
         Heartbeat { health: self.clone(), name }
+    }
+
+    /// Says what is wrong though everything works, such as a setting, in place of what `name` said before.
+    /// True when it is news.
+    pub fn warn(&self, name: &'static str, what: Vec<String>) -> bool {
+        self.with(|state| state.warnings.insert(name, what.clone()).unwrap_or_default() != what)
+    }
+
+    pub fn warnings(&self) -> Vec<String> {
+        self.with(|state| state.warnings.values().flatten().cloned().collect())
     }
 
     /// What is not ready and why; empty: all is.
@@ -118,6 +130,17 @@ mod tests {
         assert_eq!(health.not_ready(), Vec::<String>::new());
         a.not_ready("gone");
         assert_eq!(health.not_ready(), ["a: gone"]);
+    }
+
+    #[test]
+    fn warnings_do_not_make_it_unready_and_are_news_once() {
+        let health = Health::default();
+        assert!(!health.warn("settings", vec![]));
+        assert!(health.warn("settings", vec!["vxlanPort: no number".into()]));
+        assert!(!health.warn("settings", vec!["vxlanPort: no number".into()]));
+        assert_eq!((health.warnings().len(), health.not_ready().len()), (1, 0));
+        assert!(health.warn("settings", vec![]));
+        assert_eq!(health.warnings(), Vec::<String>::new());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `/liveness`, `/readiness` and `/metrics`, by hyper on one thread.
+//! `/liveness`, `/readiness`, `/status` and `/metrics`, by hyper on one thread.
 
 use crate::config::Config;
 use crate::health::Health;
@@ -10,6 +10,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use peering::control::Daemon;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::JoinHandle;
@@ -137,9 +138,23 @@ impl Site {
         match request.uri().path() {
             "/liveness" if self.with_health => verdict(self.health.hung()),
             "/readiness" if self.with_health => verdict(self.health.not_ready()),
+            "/status" if self.with_health => plain(StatusCode::OK, self.status().into()),
             "/metrics" if self.with_metrics => plain(StatusCode::OK, self.metrics.text().into()),
             _ => plain(StatusCode::NOT_FOUND, "no such page\n".into()),
         }
+    }
+}
+
+impl Site {
+    /// All that is known, as JSON.
+    fn status(&self) -> String {
+        let status = Daemon {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            not_ready: self.health.not_ready(),
+            hung: self.health.hung(),
+            warnings: self.health.warnings(),
+        };
+        serde_json::to_string(&status).expect("texts can be written as JSON") + "\n"
     }
 }
 

@@ -22,6 +22,7 @@ mod owed;
 mod own;
 mod parts;
 pub mod plane;
+pub mod privileges;
 mod serve;
 pub mod shutdown;
 mod store;

@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::nodes::{Capture, Cluster, Pod, wait};
+use e2e::nodes::{Capture, Cluster, Node, PATIENCE, Pod, Stream, reaches, settle, wait};
 use e2e::{bins, probe};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::net::{IpAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::UdpSocket;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,24 +24,6 @@ fn env(mode: &str) -> Vec<(&str, &str)> {
 
 /// The longest that anything may stay changed, with other tests beside; the usual is below a second.
 const LONGEST: Duration = Duration::from_secs(4);
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn reaches(from: &Pod, to: &Pod) {
-    for v4 in [true, false] {
-        let mtu = usize::try_from(from.mtu.min(to.mtu)).unwrap();
-        probe::everything(&from.netns, &to.netns, to.ip(v4), mtu, Some(from.ip(v4)));
-    }
-}
-
-/// Waits until the nodes know each other's networks.
-fn settle(from: &Pod, to: &Pod) {
-    for v4 in [true, false] {
-        wait("the nodes route to each other", PATIENCE, || {
-            probe::tcp(&from.netns, &to.netns, to.ip(v4)).is_ok()
-        });
-    }
-}
-
 /// Packets between two pods as they are, and packets that may hold them, on a link.
 fn filters(from: &Pod, to: &Pod) -> [String; 2] {
     let plain = |v4| format!("(host {} and host {})", from.ip(v4), to.ip(v4));
@@ -76,6 +56,22 @@ fn cross_subnet_pods_are_plain_in_one_subnet_and_encapsulated_to_another() {
     let far = on_the_wire(&cluster, &a, &c);
     assert!(far[0] == 0 && far[1] > 10, "to the other subnet: {far:?} plain, encapsulated");
     check_stored(&cluster);
+    cluster.nodes.iter().for_each(check_privileges);
+}
+
+/// Every thread of the daemon has the capabilities that it needs, and can get no others, nor can what it runs.
+fn check_privileges(node: &Node) {
+    // NET_BIND_SERVICE, NET_ADMIN, SYS_PTRACE, SYS_ADMIN, DAC_OVERRIDE of capabilities(7).
+    let kept = [10, 12, 19, 21, 1].iter().fold(0u64, |all, bit| all | 1 << bit);
+    let expected = [("CapInh", 0), ("CapPrm", kept), ("CapEff", kept), ("CapBnd", kept), ("CapAmb", 0)];
+    let threads = std::fs::read_dir(format!("/proc/{}/task", node.pid())).unwrap();
+    for thread in threads {
+        let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        for (name, bits) in expected {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+            assert_eq!(line, Some(format!("{bits:016x}").as_str()), "{name}");
+        }
+    }
 }
 
 /// What others read in the node's object: Calico's members, and tunnel addresses under Calico's handles.
@@ -106,15 +102,58 @@ fn everything_is_encapsulated_where_asked_and_pods_cannot_do_it_themselves() {
     settle(&a, &b);
     let seen = on_the_wire(&cluster, &a, &b);
     assert!(seen[0] == 0 && seen[1] > 10, "{seen:?} plain, encapsulated");
-    // A pod that sends to the other node's VXLAN port does not get through; to another port it does.
+    // What a pod encapsulates itself does not get through, what it sends to another port does.
+    assert_eq!(forged(&cluster, &a), [0, 0, 5]);
+    let allowed = json!({"allowVXLANPacketsFromWorkloads": true, "allowIPIPPacketsFromWorkloads": true});
+    cluster.store(FELIX, &felix(allowed));
+    let (begun, mut seen) = (Instant::now(), forged(&cluster, &a));
+    while seen != [5, 5, 5] && begun.elapsed() < PATIENCE {
+        seen = forged(&cluster, &a);
+    }
+    assert_eq!(seen, [5, 5, 5], "they are allowed");
+}
+
+/// How many of five packets of VXLAN, of IPIP and of neither, all made by the pod, leave its node.
+fn forged(cluster: &Cluster, pod: &Pod) -> Vec<usize> {
     let node = &cluster.nodes[0];
     let capture = Capture::start(&node.host, "eth0", node.dir.join("forged"));
-    let socket = a.netns.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    let socket = pod.netns.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
     for port in [4789, 4790] {
         (0..5).for_each(|_| drop(socket.send_to(b"forged", ("10.88.1.2", port))));
     }
-    let seen = capture.end(&["udp dst port 4789 and udp[8:4] = 0x666f7267", "udp dst port 4790"]);
-    assert_eq!(seen, [0, 5]);
+    let raw = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_RAW, 4)\n\
+               for _ in range(5): s.sendto(b'forged', ('10.88.1.2', 0))";
+    e2e::netns::must(pod.netns.command("python3").args(["-c", raw]));
+    capture.end(&[
+        "udp dst port 4789 and udp[8:4] = 0x666f7267",
+        "ip proto 4 and ip[20:4] = 0x666f7267",
+        "udp dst port 4790",
+    ])
+}
+
+const FELIX: &str = "/calico/resources/v3/projectcalico.org/felixconfigurations/default";
+
+fn felix(spec: Value) -> Value {
+    json!({"kind": "FelixConfiguration", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "default"}, "spec": spec})
+}
+
+// REQ: A-03
+#[test]
+fn blocks_of_one_address_are_routed_and_not_blackholed() {
+    let mut env = env("CrossSubnet");
+    env.extend([("CALICO_IPV4POOL_BLOCK_SIZE", "32"), ("CALICO_IPV6POOL_BLOCK_SIZE", "128")]);
+    let cluster = Cluster::ready("single", &[1, 1, 2], &env);
+    let [a, b, c] = [0, 1, 2].map(|n| cluster.add(n, &format!("pod{n}")));
+    settle(&a, &b);
+    settle(&a, &c);
+    reaches(&a, &b);
+    reaches(&c, &a);
+    for family in ["-4", "-6"] {
+        let routes =
+            cluster.nodes[0].host.ip(&[family, "route", "show", "table", "main", "type", "blackhole"]);
+        assert_eq!(routes, Vec::<Value>::new());
+    }
 }
 
 /// Everything that somebody else might change under us comes back within a second.
@@ -131,6 +170,9 @@ fn what_is_tampered_with_comes_back_at_once() {
     let pod = a.ip(true).to_string();
     let state = || fingerprint(&cluster, &link);
     let before = state();
+    let in_place = "nft replace rule inet percale-node from-pods handle $(nft -a list table inet percale-node | \
+        sed -n 's/.*dport 4789 counter.*iifname.*# handle //p; s/.*iifname.*dport 4789.*# handle //p') counter accept"
+        .to_owned();
     let tampered: Vec<Vec<&str>> = vec![
         vec!["ip", "route", "del", &far4],
         vec!["ip", "-6", "route", "del", &far6],
@@ -156,9 +198,16 @@ fn what_is_tampered_with_comes_back_at_once() {
         vec!["nft", "delete", "table", "inet", "percale-node"],
         vec!["nft", "flush", "ruleset"],
         vec!["nft", "flush", "chain", "inet", "percale-node", "from-pods"],
+        // As many rules as before.
+        vec!["sh", "-c", &in_place],
+        vec!["nft", "add chain inet percale pod-guard { policy drop; }"],
+        vec!["nft", "add table inet percale-node { flags dormant; }"],
     ];
     let mut times: Vec<Duration> =
         tampered.iter().map(|args| tamper(&cluster, args, &before, &state)).collect();
+    let flush = ["nft", "flush", "ruleset"];
+    let flushes = (0..5).map(|_| tamper(&cluster, &flush, &before, &state)).min().unwrap();
+    assert!(flushes < Duration::from_secs(1), "our rules were back after {flushes:?}");
     times.sort_unstable();
     println!("restored after {times:?}");
     assert!(times[times.len() / 2] < Duration::from_secs(1), "{times:?}");
@@ -212,7 +261,8 @@ fn fingerprint(cluster: &Cluster, link: &str) -> Vec<String> {
         "bridge fdb show dev vxlan-v6.calico | sort",
         "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding",
         &format!("cat /proc/sys/net/ipv4/conf/{link}/forwarding /proc/sys/net/ipv4/conf/{link}/proxy_arp"),
-        "nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'",
+        "nft --stateless list table inet percale",
+        "nft --stateless list table inet percale-node",
     ] {
         all.extend(text(line));
     }
@@ -252,6 +302,10 @@ fn the_store_may_be_away_while_pods_run_start_and_stop() {
     // DEL succeeds from the journal; it takes its time to find out that the store is away.
     cluster.del(0, &leaving).unwrap();
     assert_eq!(cluster.nodes[0].host.link_names("cali").len(), 1);
+    // An ADD is told to come again, and leaves nothing.
+    let told = cluster.try_add(1, "early").map(|pod| pod.addresses);
+    assert!(told.as_ref().is_err_and(|told| told["code"] == 11), "{told:?}");
+    assert_eq!(cluster.nodes[1].host.link_names("cali").len(), 1);
     let away = Duration::from_secs(if bins::full() { 60 } else { 8 });
     thread::sleep(away.saturating_sub(begun.elapsed()));
     cluster.pause_etcd(false);
@@ -305,6 +359,7 @@ fn a_node_leaves_returns_and_changes_its_address() {
 }
 
 // REQ: D-01
+// REQ: D-02
 // REQ: C-05
 #[test]
 fn the_mtu_follows_the_hosts_and_running_pods_follow_it() {
@@ -326,6 +381,11 @@ fn the_mtu_follows_the_hosts_and_running_pods_follow_it() {
     let [a, b] = [a, b].map(|pod| Pod { mtu: 1330, ..pod });
     reaches(&a, &b);
     assert_eq!(cluster.add(0, "new").mtu, 1330);
+    // An interface of a less common name counts as well.
+    let ip = |args: &[&str]| e2e::netns::must(cluster.nodes[0].host.command("ip").args(args));
+    ip(&["link", "add", "ibp5s0", "mtu", "1380", "type", "veth", "peer", "name", "far"]);
+    ip(&["link", "set", "ibp5s0", "up"]);
+    wait("the smaller MTU holds", PATIENCE, || mtu(&a) == 1310);
 }
 
 #[test]
@@ -333,13 +393,8 @@ fn settings_are_taken_from_the_store_and_bad_ones_are_told() {
     let cluster = Cluster::ready("felix", &[1, 2], &env("Always"));
     let [a, b] = [0, 1].map(|n| cluster.add(n, &format!("pod{n}")));
     settle(&a, &b);
-    let settings = |spec: Value| {
-        let key = "/calico/resources/v3/projectcalico.org/felixconfigurations/default";
-        let object = json!({"kind": "FelixConfiguration", "apiVersion": "projectcalico.org/v3",
-            "metadata": {"name": "default"}, "spec": spec});
-        cluster.store(key, &object);
-    };
-    settings(json!({"vxlanPort": 8472, "vxlanVNI": 77, "ipipMTU": "many", "colour": "red"}));
+    let spec = json!({"vxlanPort": 8472, "vxlanVNI": 77, "ipipMTU": "many", "colour": "red"});
+    cluster.store(FELIX, &felix(spec));
     let device = || {
         let out = cluster.nodes[0]
             .host
@@ -357,75 +412,60 @@ fn settings_are_taken_from_the_store_and_bad_ones_are_told() {
         log.contains("ipipMTU in FelixConfiguration default")
             && log.contains("colour in FelixConfiguration default")
     });
-    assert!(cluster.nodes[0].readiness().ends_with("204"));
+    assert!(cluster.nodes[0].readiness().ends_with("204"), "bad settings do not make a node unready");
+    let (code, told) = node_status(&cluster.nodes[0]);
+    assert!(code == 2 && told.contains("ready\nwrong: "), "{code}: {told}");
+    assert!(told.contains("ipipMTU") && told.contains("colour") && told.contains("BGP: off"), "{told}");
+    cluster.store(FELIX, &felix(json!({"vxlanPort": 8472, "vxlanVNI": 77})));
+    wait("nothing is wrong any more", PATIENCE, || node_status(&cluster.nodes[0]).0 == 0);
 }
 
-/// Numbered datagrams every few milliseconds, each sent back; how many did not come back.
-struct Stream {
-    stop: Arc<AtomicBool>,
-    threads: Vec<thread::JoinHandle<u32>>,
-    echo: thread::JoinHandle<()>,
+/// `percalectl node status`, as an administrator on the node sees it.
+fn node_status(node: &Node) -> (i32, String) {
+    let mut command = node.host.command(e2e::nodes::bin("percalectl"));
+    let out =
+        command.args(["node", "status", "--bgp-socket"]).arg(node.dir.join("bgp.sock")).output().unwrap();
+    (out.status.code().unwrap(), String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-impl Stream {
-    fn start(from: &Pod, to: &Pod) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let ip = to.ip(true);
-        let server = to.netns.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
-        let port = server.local_addr().unwrap().port();
-        let client = from.netns.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
-        for socket in [&server, &client] {
-            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        }
-        let ended = stop.clone();
-        let echo = thread::spawn(move || echo(&server, &ended));
-        let sending = client.try_clone().unwrap();
-        let ended = stop.clone();
-        let sent = thread::spawn(move || send(&sending, ip, port, &ended));
-        let ended = stop.clone();
-        let received = thread::spawn(move || receive(&client, &ended));
-        Self { stop, threads: vec![sent, received], echo }
-    }
-
-    /// Sent and lost.
-    fn end(self) -> (u32, u32) {
-        thread::sleep(Duration::from_millis(300));
-        self.stop.store(true, Ordering::Relaxed);
-        let counts: Vec<u32> = self.threads.into_iter().map(|t| t.join().unwrap()).collect();
-        self.echo.join().unwrap();
-        (counts[0], counts[0] - counts[1])
-    }
+// REQ: D-12
+#[test]
+fn background_work_is_one_line_a_minute() {
+    let cluster = Cluster::ready("summary", &[1], &env("Always"));
+    let node = &cluster.nodes[0];
+    let lines = || node.log().lines().filter(|line| line.contains("Summarising ")).count();
+    // Work that comes back again and again.
+    wait("the first line", Duration::from_secs(80), || {
+        e2e::netns::must(node.host.command("ip").args(["link", "set", "vxlan.calico", "down"]));
+        thread::sleep(Duration::from_millis(900));
+        lines() > 0
+    });
+    assert_eq!(lines(), 1);
+    let log = node.log();
+    let line = log.lines().find(|line| line.contains("Summarising ")).unwrap();
+    let rounds = line.split("Summarising ").nth(1).and_then(|rest| rest.split(' ').next());
+    assert!(rounds.unwrap().parse::<u32>().unwrap() > 10, "{line}");
+    assert!(line.contains(" dataplane reconciliation loops over ") && line.contains("(resync"), "{line}");
+    let others = log.lines().filter(|line| line.contains("INFO") && line.contains("resync")).count();
+    assert_eq!(others, 1, "no line for each round");
 }
 
-fn send(socket: &UdpSocket, ip: IpAddr, port: u16, stop: &AtomicBool) -> u32 {
-    let mut number = 0u32;
-    while !stop.load(Ordering::Relaxed) {
-        number += 1;
-        socket.send_to(&number.to_be_bytes(), (ip, port)).unwrap();
-        thread::sleep(Duration::from_millis(5));
-    }
-    number
-}
-
-/// Ends when nothing came for a while after the stop.
-fn receive(socket: &UdpSocket, stop: &AtomicBool) -> u32 {
-    let (mut buf, mut count) = ([0; 8], 0);
-    loop {
-        match socket.recv(&mut buf) {
-            Ok(_) => count += 1,
-            Err(_) if stop.load(Ordering::Relaxed) => return count,
-            Err(_) => {}
-        }
-    }
-}
-
-fn echo(socket: &UdpSocket, stop: &AtomicBool) {
-    let mut buf = [0; 8];
-    loop {
-        match socket.recv_from(&mut buf) {
-            Ok((len, peer)) => drop(socket.send_to(&buf[..len], peer)),
-            Err(_) if stop.load(Ordering::Relaxed) => return,
-            Err(_) => {}
-        }
-    }
+/// What Prometheus reads, under Calico's names where it has the metric; and the page is as it should be.
+#[test]
+fn metrics_tell_of_the_kernel_and_the_pods() {
+    let cluster = Cluster::ready("metrics", &[1], &env("Always"));
+    cluster.add(0, "pod");
+    let text = cluster.nodes[0].metrics();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    };
+    assert!(value("felix_int_dataplane_apply_time_seconds_count") >= 1.0);
+    assert!(value("percale_node_routes") >= 2.0, "the blocks of both families");
+    assert!(value("percale_cni_requests_total") == 1.0 && value("percale_cni_errors_total") == 0.0);
+    assert!(value("percale_ipam_commits_total") >= 1.0);
+    let readme = std::fs::read_to_string(bins::workspace().join("dataplane/README.md")).unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let untold: Vec<&str> = names.filter(|name| !readme.contains(&format!("`{name}`"))).collect();
+    assert_eq!(untold, Vec::<&str>::new(), "metrics that dataplane/README.md does not explain");
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use e2e::netns::Netns;
 use e2e::nodes::{Capture, Cluster, Pod, wait};
 use e2e::probe;
 use serde_json::json;
@@ -60,13 +61,46 @@ fn ipip_goes_across_subnets_and_not_within_one() {
     });
 }
 
+/// Whether what passes between the pods is seen only by this filter. A tunnel that is being changed drops packets.
+fn only_as(cluster: &Cluster, from: &Pod, to: &Pod, filter: &str) -> bool {
+    let room = usize::try_from(from.mtu).unwrap() - probe::udp_overhead(to.ip(true));
+    let passes = |size| probe::udp(&from.netns, &to.netns, to.ip(true), size).is_ok();
+    if probe::tcp(&from.netns, &to.netns, to.ip(true)).is_err() || !passes(room) {
+        return false;
+    }
+    let seen = wire(cluster, from, to, filter);
+    seen[0] == 0 && seen[1] > 5
+}
+
+/// What a WireGuard link is set to: its port and mark, and of each peer the endpoint and the networks.
+fn settings(host: &Netns, link: &str) -> Vec<String> {
+    let out = e2e::netns::must(host.command("wg").args(["show", link, "dump"]));
+    let text = String::from_utf8(out).unwrap();
+    let columns = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
+    let mut lines = text.lines().map(columns);
+    let own = lines.next().unwrap();
+    let mut all: Vec<String> = lines.map(|peer| format!("{} {} {}", peer[0], peer[2], peer[3])).collect();
+    all.sort();
+    all.push(format!("{} {}", own[2], own[3]));
+    all
+}
+
+/// When each peer was last heard, in seconds since the Unix epoch: a peer that is made anew was not.
+fn handshakes(host: &Netns) -> String {
+    let out = e2e::netns::must(host.command("wg").args(["show", "wireguard.cali", "latest-handshakes"]));
+    String::from_utf8(out).unwrap()
+}
+
+// REQ: D-03
+// REQ: D-07
 #[test]
 #[ignore = "needs a kernel with WireGuard: scripts/vm-tests runs it in a virtual machine"]
 fn wireguard_carries_pods_between_nodes_that_have_keys() {
     let mut env = pools("Never");
-    env.push(("FELIX_WIREGUARDENABLED", "true"));
+    env.extend([("FELIX_WIREGUARDENABLED", "true"), ("FELIX_ROUTEREFRESHINTERVAL", "3")]);
     let cluster = Cluster::ready("wg", &[1, 1], &env);
     let [a, b] = [0, 1].map(|n| cluster.add(n, &format!("pod{n}")));
+    assert_eq!(a.mtu, 1440);
     let own = |node: &str| cluster.stored(&format!("/calico/resources/v3/projectcalico.org/nodes/{node}"));
     wait("both nodes have keys and addresses", PATIENCE, || {
         ["node1", "node2"].iter().filter_map(|name| own(name)).all(|node| {
@@ -74,19 +108,42 @@ fn wireguard_carries_pods_between_nodes_that_have_keys() {
                 && node["spec"]["wireguard"]["interfaceIPv4Address"].is_string()
         })
     });
-    settle(&a, &b);
-    let encrypted = |filter: &str| {
-        let seen = wire(&cluster, &a, &b, filter);
-        seen[0] == 0 && seen[1] > 5
-    };
-    wait("everything between the pods is encrypted", PATIENCE, || encrypted("udp port 51820"));
+    let encrypted = |port: u16| only_as(&cluster, &a, &b, &format!("udp port {port}"));
+    wait("everything between the pods is encrypted", PATIENCE, || encrypted(51820));
     // What is taken away comes back: the rule, and the routes of the table.
     let host = &cluster.nodes[0].host;
     e2e::netns::must(host.command("ip").args(["rule", "del", "priority", "99"]));
     e2e::netns::must(host.command("ip").args(["route", "flush", "table", "1"]));
-    wait("the rule and the routes are back", PATIENCE, || encrypted("udp port 51820"));
+    wait("the rule and the routes are back", PATIENCE, || encrypted(51820));
+    resync(host);
+    wait("it is encrypted after all that", PATIENCE, || encrypted(51820));
+    // A link that is made anew has another key, which the other node learns.
+    e2e::netns::must(host.command("ip").args(["link", "del", "wireguard.cali"]));
+    wait("the new link carries", PATIENCE, || encrypted(51820));
     let felix = json!({"kind": "FelixConfiguration", "apiVersion": "projectcalico.org/v3",
         "metadata": {"name": "default"}, "spec": {"wireguardListeningPort": 51900}});
     cluster.store("/calico/resources/v3/projectcalico.org/felixconfigurations/default", &felix);
-    wait("another port is followed", PATIENCE, || encrypted("udp port 51900"));
+    wait("another port is followed", PATIENCE, || encrypted(51900));
+}
+
+/// What others change of the link is put back by the next comparison, and nothing else is touched by it.
+fn resync(host: &Netns) {
+    let before = settings(host, "wireguard.cali");
+    let heard = handshakes(host);
+    assert!(!heard.contains("\t0\n"), "every peer was heard: {heard}");
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(handshakes(host), heard, "three comparisons with nothing to do leave the peer alone");
+    let peer = before[0].split(' ').next().unwrap();
+    let stranger = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=";
+    for change in [
+        vec!["peer", peer, "remove"],
+        vec!["peer", peer, "allowed-ips", "10.99.0.0/16"],
+        vec!["peer", peer, "endpoint", "192.0.2.1:1"],
+        vec!["peer", stranger, "allowed-ips", "10.98.0.0/16"],
+        vec!["listen-port", "5000"],
+        vec!["fwmark", "0"],
+    ] {
+        e2e::netns::must(host.command("wg").args(["set", "wireguard.cali"]).args(&change));
+        wait(&format!("{change:?} is undone"), PATIENCE, || settings(host, "wireguard.cali") == before);
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::OutputArgs;
 use clap::{Args, Subcommand};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[derive(Subcommand, Debug)]
@@ -21,10 +22,10 @@ pub enum BgpCommand {
 
 #[derive(Subcommand, Debug)]
 pub enum NodeCommand {
-    /// This node's BGP: identity, sessions, what is wrong with its resources
+    /// This node: its daemon, BGP sessions, what is wrong with settings and resources
     #[command(after_help = "Examples:\n  percalectl node status\n  percalectl node status -o json\n\n\
-                            Exit status 2 when a session is down or a resource is wrong.")]
-    Status(PeersArgs),
+                            Exit status 2 when the daemon is not ready, a session is down, or a resource is wrong.")]
+    Status(StatusArgs),
     /// Withdraw this node's routes from all BGP peers; sessions and learnt routes stay
     #[command(after_help = "Examples:\n  percalectl node drain\n  percalectl node drain --undo\n\n\
                             A restart of the daemon ends it as well.")]
@@ -37,6 +38,17 @@ pub struct SocketArgs {
     /// Socket of the daemon's BGP speaker
     #[arg(long, value_name = "PATH", default_value = "/run/percale/bgp.sock", env = "PERCALE_BGP_SOCKET")]
     pub bgp_socket: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Where the daemon answers (its --health-addr)
+    #[arg(long, value_name = "ADDRESS", default_value_t = crate::daemon::HEALTH)]
+    pub health_addr: SocketAddr,
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Args, Debug)]

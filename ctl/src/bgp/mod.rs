@@ -1,16 +1,17 @@
-//! `bgp` and `node`: what the daemon's BGP speaker knows and does, asked on its socket.
+//! `bgp` and `node`: what the daemon's BGP speaker knows and does, asked on its socket, and how the daemon is.
 
 mod args;
 
 pub use args::{BgpCommand, NodeCommand};
 
 use crate::cli::Output;
+use crate::daemon;
 use crate::outcome::{Outcome, say, say_json};
 use crate::table::Table;
 use anyhow::{Context as _, Result, bail};
-use args::SocketArgs;
+use args::{SocketArgs, StatusArgs};
 use model::time;
-use peering::control::{Explained, Peer, Request, Response, Route, Routes, Status};
+use peering::control::{Daemon, Explained, Peer, Request, Response, Route, Routes, Status};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -39,12 +40,7 @@ pub fn bgp(command: &BgpCommand) -> Result<Outcome> {
 
 pub fn node(command: &NodeCommand) -> Result<Outcome> {
     match command {
-        NodeCommand::Status(args) => {
-            let status = status(&args.socket)?;
-            show(args.output.output, &status, || status_text(&status))?;
-            let is_well = status.problems.is_empty() && status.peers.iter().all(is_up);
-            Ok(if is_well { Outcome::Done } else { Outcome::Found })
-        }
+        NodeCommand::Status(args) => node_status(args),
         NodeCommand::Drain(args) => {
             let answer = ask(&args.socket, &Request::Drain { undo: args.undo })?;
             let Response::Drained { drained } = answer else { bail!(UNEXPECTED) };
@@ -56,6 +52,40 @@ pub fn node(command: &NodeCommand) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
     }
+}
+
+/// The daemon as a whole, and its speaker where it has one (it has none without BGP).
+fn node_status(args: &StatusArgs) -> Result<Outcome> {
+    let daemon = daemon::ask(args.health_addr);
+    let bgp = match &daemon {
+        Ok(_) if !args.socket.bgp_socket.exists() => None,
+        _ => Some(status(&args.socket)?),
+    };
+    let (daemon, unasked) = match daemon {
+        Ok(daemon) => (Some(daemon), None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
+    show(args.output.output, &status_json(daemon.as_ref(), bgp.as_ref())?, || {
+        let daemon = daemon.as_ref().map(daemon::text).or(unasked.map(|why| format!("percaled: {why}\n")));
+        let bgp = bgp.as_ref().map_or_else(|| "BGP: off on this node\n".to_owned(), status_text);
+        daemon.unwrap_or_default() + &bgp
+    })?;
+    let daemon_is_well =
+        daemon.is_none_or(|d| d.hung.is_empty() && d.not_ready.is_empty() && d.warnings.is_empty());
+    let bgp_is_well = bgp.is_none_or(|s| s.problems.is_empty() && s.peers.iter().all(is_up));
+    Ok(if daemon_is_well && bgp_is_well { Outcome::Done } else { Outcome::Found })
+}
+
+/// What the speaker says, with the daemon as one more member.
+fn status_json(daemon: Option<&Daemon>, bgp: Option<&Status>) -> Result<serde_json::Value> {
+    let mut all = serde_json::Map::new();
+    if let Some(bgp) = bgp
+        && let serde_json::Value::Object(told) = serde_json::to_value(bgp)?
+    {
+        all = told;
+    }
+    all.insert("daemon".into(), serde_json::to_value(daemon)?);
+    Ok(all.into())
 }
 
 const UNEXPECTED: &str = "the daemon answered something else; is it of another version?";

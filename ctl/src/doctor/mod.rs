@@ -6,6 +6,7 @@
 mod certificate;
 mod cluster;
 mod config;
+mod daemon;
 mod firewall;
 mod glob;
 mod managers;
@@ -21,6 +22,7 @@ use crate::session::Places;
 use anyhow::Result;
 use netlink::Link;
 use serde::Serialize;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// How bad a finding is.
@@ -67,6 +69,8 @@ pub struct Host<'a> {
     pod_links: Vec<Link>,
     /// The host uses IPv6.
     ipv6: bool,
+    /// Where its daemon says how it is.
+    health_addr: SocketAddr,
 }
 
 impl Host<'_> {
@@ -95,6 +99,7 @@ const CHECKS: &[Check] = &[
     ("sysctls", sysctls::check),
     ("firewall", firewall::check),
     ("network managers", managers::check),
+    ("daemon", daemon::check),
     ("store", state::store),
     ("cluster", cluster::check),
     ("journal", state::journal),
@@ -124,6 +129,7 @@ fn gather<'a>(places: &'a Places, args: &'a DoctorArgs) -> Result<Host<'a>> {
         bin_dirs: args.bin_dir.clone(),
         pod_links,
         ipv6: false,
+        health_addr: args.health_addr,
     };
     host.conf_dir = host.path(&args.conf_dir);
     host.ipv6 = host.exists("/proc/sys/net/ipv6/conf/all/forwarding");
@@ -186,6 +192,7 @@ fn fake<'a>(places: &'a Places, root: &'a Path) -> Host<'a> {
         bin_dirs: vec![],
         pod_links: vec![],
         ipv6: true,
+        health_addr: SocketAddr::from(([127, 0, 0, 1], 1)),
     }
 }
 

@@ -71,7 +71,7 @@ impl FibMonitor {
     }
 }
 
-fn read_all(mut bytes: &[u8], events: &mut Vec<FibEvent>) {
+pub(crate) fn read_all(mut bytes: &[u8], events: &mut Vec<FibEvent>) {
     while let Some((header, body, rest)) = next_message(bytes) {
         bytes = rest;
         let reply = Reply { kind: header.kind, body: body.to_vec() };

@@ -6,6 +6,8 @@
 
 use crate::error::FirewallError;
 use crate::request::{AttrWriter, Request};
+use crate::ruleset::Rules;
+use crate::table_content::table_content;
 use crate::{Nl, nft, ruleset};
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -39,51 +41,79 @@ pub struct Firewall {
 /// `BadField` for a name that nftables could not take; `NftMissing` when the program is not
 /// installed; `NftFailed` with its words; `TimedOut` after `timeout`; `Lock`, `Io`; `Kernel`.
 pub fn ensure_firewall(wish: &Firewall, lock: &Path, timeout: Duration) -> Result<bool, FirewallError> {
-    ensure(&wish.table, &ruleset::of(wish)?, false, lock, timeout)
-}
-
-/// As [`ensure_firewall`], and notices also when somebody removed or added single rules in the table.
-///
-/// # Errors
-/// As [`ensure_firewall`].
-pub fn restore_firewall(wish: &Firewall, lock: &Path, timeout: Duration) -> Result<bool, FirewallError> {
-    ensure(&wish.table, &ruleset::of(wish)?, true, lock, timeout)
-}
-
-/// As [`restore_firewall`], for a table of the caller's own content: sets and chains in the language of
-/// `nft`, each rule on a line with two tabs before it. Names in it are the caller's to check.
-///
-/// # Errors
-/// As [`ensure_firewall`].
-pub fn ensure_table(
-    table: &str,
-    content: &str,
-    lock: &Path,
-    timeout: Duration,
-) -> Result<bool, FirewallError> {
-    ensure(table, &ruleset::custom(table, content)?, true, lock, timeout)
-}
-
-fn ensure(
-    table: &str,
-    rules: &ruleset::Rules,
-    count: bool,
-    lock: &Path,
-    timeout: Duration,
-) -> Result<bool, FirewallError> {
-    let mut nl = Nl::open(netlink_sys::protocols::NETLINK_NETFILTER, timeout)?;
-    let mut is_whole = || -> Result<bool, FirewallError> {
-        Ok(is_in_place(&mut nl, table, rules)? && (!count || count_rules(&mut nl, table)? == rules.count))
-    };
-    if is_whole()? {
+    let rules = ruleset::of(wish)?;
+    let mut nl = open(timeout)?;
+    if is_in_place(&mut nl, &wish.table, &rules)? {
         return Ok(false);
     }
     let _lock = nft::lock(lock, timeout)?;
-    if is_whole()? {
+    if is_in_place(&mut nl, &wish.table, &rules)? {
         return Ok(false);
     }
-    nft::run(table, &rules.text, timeout)?;
+    nft::run(&wish.table, &rules.text, timeout)?;
     Ok(true)
+}
+
+/// Keeps a table as it was written: it knows what that looks like in the kernel, so that any change is
+/// noticed. The first call writes the table, since nobody knows who wrote what is there.
+#[derive(Debug, Default)]
+pub struct TableKeeper {
+    /// The mark of what was written, and the content then.
+    written: Option<(String, u64)>,
+}
+
+impl TableKeeper {
+    /// As [`ensure_firewall`], and undoes what others changed in the table.
+    ///
+    /// # Errors
+    /// As [`ensure_firewall`].
+    pub fn keep_firewall(
+        &mut self,
+        wish: &Firewall,
+        lock: &Path,
+        timeout: Duration,
+    ) -> Result<bool, FirewallError> {
+        self.keep(&wish.table, ruleset::of(wish)?, lock, timeout)
+    }
+
+    /// As [`TableKeeper::keep_firewall`], for a table of the caller's own content: sets and chains in the
+    /// language of `nft`. Names in it are the caller's to check.
+    ///
+    /// # Errors
+    /// As [`ensure_firewall`].
+    pub fn keep_table(
+        &mut self,
+        table: &str,
+        content: &str,
+        lock: &Path,
+        timeout: Duration,
+    ) -> Result<bool, FirewallError> {
+        self.keep(table, ruleset::custom(table, content)?, lock, timeout)
+    }
+
+    fn keep(
+        &mut self,
+        table: &str,
+        rules: Rules,
+        lock: &Path,
+        timeout: Duration,
+    ) -> Result<bool, FirewallError> {
+        let mut nl = open(timeout)?;
+        if let Some((mark, content)) = &self.written
+            && *mark == rules.mark
+            && table_content(&mut nl, table)? == Some(*content)
+        {
+            return Ok(false);
+        }
+        let _lock = nft::lock(lock, timeout)?;
+        nft::run(table, &rules.text, timeout)?;
+        self.written = table_content(&mut nl, table)?.map(|content| (rules.mark, content));
+        Ok(true)
+    }
+}
+
+fn open(timeout: Duration) -> Result<Nl, FirewallError> {
+    Ok(Nl::open(netlink_sys::protocols::NETLINK_NETFILTER, timeout)?)
 }
 
 /// Removes a table of ours, in the calling thread's namespace; an absent one is success.
@@ -94,7 +124,7 @@ pub fn remove_firewall(table: &str, timeout: Duration) -> Result<(), FirewallErr
     nft::run(table, &ruleset::removal(table)?, timeout)
 }
 
-fn is_in_place(nl: &mut Nl, table: &str, rules: &ruleset::Rules) -> Result<bool, FirewallError> {
+fn is_in_place(nl: &mut Nl, table: &str, rules: &Rules) -> Result<bool, FirewallError> {
     let outcome = nl.ask(get_chain(table, &rules.mark))?;
     match outcome.errno() {
         // INVAL: nf_tables is not loaded, so there is nothing yet.
@@ -115,20 +145,4 @@ fn get_chain(table: &str, chain: &str) -> Request {
         .text(NFTA_CHAIN_NAME, chain);
     let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN;
     Request::raw("look up nftables chain", chain, kind, 0, body.bytes())
-}
-
-/// NFT_MSG_GETRULE of linux/netfilter/nf_tables.h, for one table.
-fn count_rules(nl: &mut Nl, table: &str) -> Result<usize, FirewallError> {
-    const NFNL_SUBSYS_NFTABLES: u16 = 10;
-    const NFT_MSG_NEWRULE: u16 = 6;
-    const NFT_MSG_GETRULE: u16 = 7;
-    const NFPROTO_INET: u8 = 1;
-    const NFTA_RULE_TABLE: u16 = 1;
-    let make = |flags| {
-        let body = AttrWriter::with_header(&[NFPROTO_INET, 0, 0, 0]).text(NFTA_RULE_TABLE, table);
-        let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE;
-        Request::raw("list nftables rules", table, kind, flags, body.bytes())
-    };
-    let rules = nl.dump(make, |reply| (reply.kind & 0xff == NFT_MSG_NEWRULE).then_some(()))?;
-    Ok(rules.len())
 }

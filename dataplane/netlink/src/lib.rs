@@ -12,6 +12,8 @@ mod fib;
 mod fib_events;
 mod fib_rule;
 mod firewall;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod host_ends;
 mod inspect;
 mod link;
@@ -30,6 +32,7 @@ mod ruleset;
 mod socket;
 mod sysctl;
 mod table;
+mod table_content;
 mod tunnel;
 mod wireguard;
 
@@ -40,7 +43,7 @@ pub use fdb::{VtepEntry, sync_vteps};
 pub use fib::{FibHop, FibRoute, fib_routes, put_fib_routes, remove_fib_routes};
 pub use fib_events::{FibEvent, FibMonitor};
 pub use fib_rule::set_forward_rule;
-pub use firewall::{Firewall, ensure_firewall, ensure_table, remove_firewall, restore_firewall};
+pub use firewall::{Firewall, TableKeeper, ensure_firewall, remove_firewall};
 pub use host_ends::keep_host_ends;
 pub use inspect::{HostState, Neighbour, PodAddress, PodRouteSeen, PodState, inspect_host, inspect_pod};
 pub use link::{Link, Settings, SettingsV6, link, links};

@@ -146,7 +146,7 @@ fn make_room(socket: &Socket) {
     }
 }
 
-fn report(reply: &Reply) -> Option<Seen> {
+pub(crate) fn report(reply: &Reply) -> Option<Seen> {
     const RTM_NEWNETCONF: u16 = 80;
     const RTM_DELNETCONF: u16 = 81;
     Some(match reply.kind {

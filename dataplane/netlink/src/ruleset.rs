@@ -11,8 +11,6 @@ pub(crate) struct Rules {
     pub text: String,
     /// The name of an empty chain in it: changes with the content.
     pub mark: String,
-    /// How many rules it has.
-    pub count: usize,
 }
 
 pub(crate) fn of(wish: &Firewall) -> Result<Rules, FirewallError> {
@@ -39,9 +37,7 @@ fn whole(table: &str, content: &str) -> Rules {
         "table inet {table}\ndelete table inet {table}\n\
          table inet {table} {{\n{content}\tchain {mark} {{\n\t}}\n}}\n"
     );
-    // Here every rule has a line of its own, and nothing else stands that deep but a chain's type.
-    let is_rule = |line: &&str| line.starts_with("\t\t") && !line.starts_with("\t\ttype ");
-    Rules { text, mark, count: content.lines().filter(is_rule).count() }
+    Rules { text, mark }
 }
 
 pub(crate) fn removal(table: &str) -> Result<String, FirewallError> {
@@ -126,7 +122,7 @@ fn check(field: &'static str, value: &str, max: usize, extra: &str) -> Result<()
 }
 
 /// FNV-1a, 64 bits: the same in every build, which std's hashers do not promise.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }

@@ -128,7 +128,11 @@ fn device(command: u8, name: &str) -> AttrWriter {
 fn state(nl: &mut Nl, family: u16, name: &str) -> Result<WireguardState, Error> {
     let body = device(wg::GET_DEVICE, name);
     let make = |flags| Request::raw("look at WireGuard", name, family, flags, body.bytes());
-    let parts = nl.dump(make, Some)?;
+    Ok(read(&nl.dump(make, Some)?))
+}
+
+/// All parts of an answer.
+pub(crate) fn read(parts: &[Reply]) -> WireguardState {
     let mut state = WireguardState::default();
     for attrs in parts.iter().filter_map(|reply| reply.split(4)).map(|(_, attrs)| attrs) {
         let key = |kind| attrs.get(kind).and_then(|key| WireguardKey::try_from(key).ok());
@@ -145,7 +149,7 @@ fn state(nl: &mut Nl, family: u16, name: &str) -> Result<WireguardState, Error> 
             peer.allowed.extend(allowed);
         }
     }
-    Ok(state)
+    state
 }
 
 fn read_peer(peer: Attrs) -> Option<(WireguardKey, SocketAddr, BTreeSet<IpNet>)> {

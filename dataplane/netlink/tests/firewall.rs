@@ -4,7 +4,9 @@
 
 mod support;
 
-use netlink::{Firewall, FirewallError, ensure_firewall, ensure_forwarding, remove_firewall, wire_pod};
+use netlink::{
+    Firewall, FirewallError, TableKeeper, ensure_firewall, ensure_forwarding, remove_firewall, wire_pod,
+};
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -392,5 +394,45 @@ fn without_the_program_nft_the_error_says_what_to_install() {
         let error = ensure_firewall(&guard(), &Lock::new().path(), PATIENCE).unwrap_err();
         assert!(matches!(error, FirewallError::NftMissing), "{error}");
         assert!(error.to_string().contains("install"), "{error}");
+    });
+}
+
+/// Whatever somebody changes in our tables is noticed, also where the number of rules is the same.
+#[test]
+fn every_change_of_a_kept_table_is_undone_and_counters_are_none() {
+    const NODES: &str = "\tset nodes { type ipv4_addr; flags interval; elements = { 10.9.0.1, 10.9.0.4/30 }; }\n\
+        \tset ports { type inet_service; elements = { 1, 2, 3, 4, 5, 6, 7, 8 }; }\n\
+        \tchain in {\n\t\ttype filter hook input priority -310; policy accept;\n\
+        \t\tudp dport 4789 ip saddr != @nodes counter drop\n\t\ttcp dport @ports counter accept\n\
+        \t\tip daddr 127.0.0.1 counter accept\n\t}\n";
+    on_new_host(|| {
+        let (lock, mut keeper) = (Lock::new(), TableKeeper::default());
+        let mut keep = || keeper.keep_table("kept", NODES, &lock.path(), PATIENCE).unwrap();
+        let table = || sh("nft --stateless list table inet kept");
+        assert!(keep());
+        let whole = table();
+        assert!(!keep());
+        talk_udp(&udp("127.0.0.1".parse().unwrap()), &udp("127.0.0.1".parse().unwrap()));
+        assert!(sh("nft list table inet kept").contains("packets 2"), "{}", sh("nft list table inet kept"));
+        assert!(!keep(), "a counter is no change");
+        for change in [
+            "replace rule inet kept in handle $(nft -a list table inet kept | sed -n 's/.*daddr.* # handle //p') \
+             ip daddr 127.0.0.2 counter accept",
+            "add rule inet kept in accept",
+            "delete rule inet kept in handle $(nft -a list table inet kept | sed -n 's/.*saddr.* # handle //p')",
+            "delete element inet kept nodes { 10.9.0.1 }; nft add element inet kept nodes { 10.9.0.2 }",
+            "add element inet kept ports { 9 }",
+            "chain inet kept in { policy drop\\; }",
+            "add table inet kept { flags dormant\\; }",
+            "add chain inet kept another",
+            "add set inet kept another { type ipv4_addr\\; }",
+            "delete table inet kept",
+            "flush ruleset",
+        ] {
+            sh(&format!("nft {change}"));
+            assert!(keep(), "{change}");
+            assert_eq!(table(), whole, "{change}");
+            assert!(!keep(), "{change}: once");
+        }
     });
 }

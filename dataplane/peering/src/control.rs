@@ -35,6 +35,18 @@ pub enum Response {
     Error(String),
 }
 
+/// What the daemon answers to `GET /status` of its health address: how it is, whatever parts it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    pub version: String,
+    /// Parts that are not ready, and why.
+    pub not_ready: Vec<String>,
+    /// Parts without a sign of life.
+    pub hung: Vec<String>,
+    /// Settings and objects that cannot be used as they are.
+    pub warnings: Vec<String>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub node: String,

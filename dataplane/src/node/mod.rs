@@ -20,6 +20,7 @@ use crate::health::Condition;
 use anyhow::Result;
 use datastore::{Deadline, Watch};
 use model::keys;
+use model::node::NodeNet;
 use settings::Settings;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
         condition: context.health.condition("node"),
         pools_made: false,
         published: false,
+        own: None,
     };
     let beat = context.health.heartbeat("node", Duration::from_secs(120));
     let mut watches = Vec::new();
@@ -71,6 +73,8 @@ struct NodePart<'a> {
     condition: Condition,
     pools_made: bool,
     published: bool,
+    /// This node's object, once it has all that it needs.
+    own: Option<NodeNet>,
 }
 
 impl NodePart<'_> {
@@ -83,12 +87,14 @@ impl NodePart<'_> {
         }
         object::ensure(context, settings)?;
         tunnels::ensure(context)?;
+        self.own = object::read(context)?.map(|node| NodeNet::of(&node));
         publish::nodename(context)
     }
 
-    /// What is done once, when the kernel is as wished.
+    /// What is done once, when the kernel is as this node's object, tunnel addresses and all, wants it.
     fn announce(&mut self) {
-        if self.published || !self.context.plane.wait_synced(Duration::ZERO) {
+        let is_in_place = || self.own.as_ref().is_some_and(|own| self.context.plane.is_synced_as(own));
+        if self.published || !is_in_place() {
             return;
         }
         match publish::announce(self.context, &self.settings) {

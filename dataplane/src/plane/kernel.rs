@@ -49,6 +49,7 @@ pub(super) struct Kernel {
     pub nl: Nl,
     pub state_dir: PathBuf,
     pub tunnels: Tunnels,
+    tables: rules::Tables,
     /// Links that are no pod's, as they were seen last: MTU and whether they are up.
     host_links: BTreeMap<u32, (String, u32, bool)>,
     mtus: Option<Mtus>,
@@ -62,6 +63,7 @@ impl Kernel {
             nl: Nl::here(PATIENCE).context("opening netlink")?,
             state_dir: context.state_dir.clone(),
             tunnels: Tunnels::default(),
+            tables: rules::Tables::default(),
             host_links: BTreeMap::new(),
             mtus: None,
             has_v6: std::path::Path::new("/proc/sys/net/ipv6").exists(),
@@ -186,7 +188,7 @@ impl Kernel {
 
     pub fn sync_rules(&mut self, graph: &Graph) -> Done {
         let mut done = Done::default();
-        done.step(rules::sync(&graph.wish().rules, &self.state_dir));
+        done.step(rules::sync(&mut self.tables, &graph.wish().rules, &self.state_dir));
         done
     }
 

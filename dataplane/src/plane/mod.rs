@@ -153,7 +153,7 @@ impl<'a> Plane<'a> {
                     earlier(&mut self.due.pods, POD_GRACE);
                 }
                 if touched.rules {
-                    earlier(&mut self.due.rules, POD_GRACE);
+                    earlier(&mut self.due.rules, GATHER);
                 }
             }
         }
@@ -171,6 +171,7 @@ impl<'a> Plane<'a> {
     fn work(&mut self) {
         merge(&mut self.delta, self.graph.flush());
         self.context.plane.set_borrowed(self.graph.borrowed_from());
+        self.follow_settings();
         let now = Instant::now();
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if !self.delta.workloads.is_empty() {
@@ -191,7 +192,6 @@ impl<'a> Plane<'a> {
     }
 
     fn whole(&mut self) {
-        self.follow_settings();
         let begun = Instant::now();
         let done = self.kernel.sync(&self.graph);
         self.summary.note("resync", begun.elapsed(), &done);
@@ -233,12 +233,11 @@ impl<'a> Plane<'a> {
             self.pause = RETRY.0;
             if whole {
                 self.condition.ready();
-                if self.graph.own_node().is_some() {
-                    self.context.plane.set_synced();
-                }
+                self.context.plane.set_synced(self.graph.own_node().cloned());
             }
             return;
         };
+        self.context.plane.set_synced(None);
         self.summary.failed();
         problems.iter().for_each(|problem| tracing::warn!("{problem}"));
         self.condition.not_ready(match problems.len() {
@@ -256,8 +255,9 @@ impl<'a> Plane<'a> {
             self.log_level.clone_from(level);
             crate::log::set_level(level);
         }
-        if self.context.plane.set_problems(self.graph.problems()) {
-            self.graph.problems().iter().for_each(|problem| tracing::warn!("{problem}"));
+        let problems: Vec<String> = self.graph.problems().iter().map(ToString::to_string).collect();
+        if self.context.health.warn("settings", problems.clone()) {
+            problems.iter().for_each(|problem| tracing::warn!("{problem}"));
         }
     }
 }

@@ -5,7 +5,7 @@ use super::kernel::PATIENCE;
 use anyhow::Result;
 use ipnet::IpNet;
 use model::{Family, veth};
-use netlink::Firewall;
+use netlink::{Firewall, TableKeeper};
 use policy::wish::Rules;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,8 +13,15 @@ use std::path::Path;
 const NODE_TABLE: &str = "percale-node";
 const POD_TABLE: &str = "percale";
 
+/// Both tables, and what they looked like when they were written.
+#[derive(Default)]
+pub(super) struct Tables {
+    pods: TableKeeper,
+    node: TableKeeper,
+}
+
 /// Puts both tables in place; how many had to be written.
-pub(super) fn sync(wish: &Rules, state_dir: &Path) -> Result<usize> {
+pub(super) fn sync(tables: &mut Tables, wish: &Rules, state_dir: &Path) -> Result<usize> {
     let lock = state_dir.join("nft.lock");
     let pods = Firewall {
         table: POD_TABLE.to_owned(),
@@ -23,8 +30,8 @@ pub(super) fn sync(wish: &Rules, state_dir: &Path) -> Result<usize> {
         masquerade: wish.masquerade.iter().copied().collect(),
         not_to: wish.not_to.iter().copied().collect(),
     };
-    let pods = netlink::restore_firewall(&pods, &lock, PATIENCE)?;
-    let node = netlink::ensure_table(NODE_TABLE, &content(wish), &lock, PATIENCE)?;
+    let pods = tables.pods.keep_firewall(&pods, &lock, PATIENCE)?;
+    let node = tables.node.keep_table(NODE_TABLE, &content(wish), &lock, PATIENCE)?;
     Ok(usize::from(pods) + usize::from(node))
 }
 
