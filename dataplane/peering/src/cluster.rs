@@ -373,5 +373,5 @@ pub(crate) fn network(text: &str) -> Option<Prefix> {
 
 /// `bgppeers/NAME` instead of the whole key.
 fn short(key: &str) -> &str {
-    key.rsplit_once("projectcalico.org/").map_or(key, |(_, tail)| tail)
+    key.strip_prefix("/calico/resources/v3/projectcalico.org/").unwrap_or(key)
 }

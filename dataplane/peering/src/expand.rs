@@ -208,7 +208,9 @@ impl Expansion<'_> {
         };
         let own = PerFamily { v4: self.me.bgp.v4, v6: self.me.bgp.v6 };
         let Some(own_addr) = own[family].map(|net| net.addr()) else { return };
-        if self.peers.contains_key(&remote.key) {
+        let is_own = |addr| [own.v4, own.v6].into_iter().flatten().any(|net| net.addr() == addr);
+        if self.peers.contains_key(&remote.key) || matches!(remote.key, PeerKey::At(addr, _) if is_own(addr))
+        {
             return;
         }
         let source = (peer.spec.source_address != "None").then_some(own_addr);

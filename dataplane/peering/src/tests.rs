@@ -114,6 +114,7 @@ fn the_first_peering_with_an_address_counts_and_global_ones_are_first() {
     // A node's address takes that node's port; this node itself is never a peer.
     bed.peer("node", json!({"peerIP": "10.0.0.3", "asNumber": 64512}));
     bed.peer("self", json!({"peerIP": "10.0.0.1", "asNumber": 64512}));
+    bed.peer("self-too", json!({"peerIP": "10.0.0.1:1179", "asNumber": 65009}));
     let wish = bed.wish();
     let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
     assert_eq!(wish.port, 1790);
