@@ -14,6 +14,7 @@
 //! | [`daemon`] | the host daemon |
 //! | [`clean`] | what must hold once every pod is gone |
 //! | [`containerd`], [`podman`], [`cnitool`] | the real clients |
+//! | [`genuine`] | genuine Calico programs beside ours, where the environment names them |
 //! | [`installer`] | `percale-install` in a bed |
 //! | [`leases`] | `percale-ipam` alone, as another plugin calls it |
 //! | [`nodes`] | several nodes, each with its daemon, and one etcd |
@@ -35,6 +36,7 @@ pub mod cnitool;
 pub mod conf;
 pub mod containerd;
 pub mod daemon;
+pub mod genuine;
 pub mod image;
 pub mod installer;
 pub mod leases;

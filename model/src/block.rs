@@ -7,6 +7,7 @@ use crate::decode::{DecodeError, Problem, Stored, bad_value, json, null_default}
 use crate::ip::{self, Family};
 use crate::keys::{self, AffinityKind};
 use ipnet::IpNet;
+use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ pub struct Block {
 }
 
 /// Who holds an address and what is known about it. Several ordinals may share an entry.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Attribute {
     #[serde(default)]
     pub handle_id: Option<String>,
@@ -78,8 +79,28 @@ pub struct Attribute {
 /// Spellings of the second owner of a migrating virtual machine (Calico 3.32).
 const ALTERNATES: [&str; 2] = ["alternate", "alternateOwnerAttrs"];
 
-/// Spellings of the release time of a cooling address (Calico 3.33; the key is not confirmed).
+/// Spellings of the release time of a cooling address: releases write the first, others were seen in
+/// development.
 const RELEASED: [&str; 3] = ["releasedAt", "released_at", "ReleasedAt"];
+
+/// As Calico writes it: both members, `null` where there is none; but in an entry with more members, which only
+/// releases write that leave out what is absent, neither that is absent.
+impl Serialize for Attribute {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let newer = !self.other.is_empty();
+        if !newer || self.handle_id.is_some() {
+            map.serialize_entry("handle_id", &self.handle_id)?;
+        }
+        if !newer || self.secondary.is_some() {
+            map.serialize_entry("secondary", &self.secondary)?;
+        }
+        for (key, value) in &self.other {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
 
 impl Attribute {
     /// An entry with an owner and nothing else.

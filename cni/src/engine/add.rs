@@ -81,7 +81,7 @@ fn lease<'a>(
     if !facts.wishes.addresses_no_ipam.is_empty() {
         return unmanaged(host, &facts.wishes.addresses_no_ipam);
     }
-    let own = Own::of(call.req, call.role)?.wished(call.req, facts);
+    let own = Own::of(call)?.wished(call, facts);
     import::host_local(call, &own)?;
     former::yield_addresses(call, &facts.wishes)?;
     let mut seen = Vec::new();

@@ -5,7 +5,7 @@ use super::call::Call;
 use super::pods::Facts;
 use super::{leases, stores};
 use cni_protocol::netconf::{PoolRef, PoolSpec, RangeSpec};
-use cni_protocol::{CniError, Code, NetConf, Request};
+use cni_protocol::{CniError, Code, NetConf};
 use ipam::{Ask, Assign, Pools, Range};
 use model::{Family, Scope};
 use std::collections::BTreeMap;
@@ -35,8 +35,8 @@ impl Own {
     /// # Errors
     /// Code 7 when the configuration gives no address at all, 102 for a requested address that no
     /// range holds.
-    pub fn of(req: &Request, role: Role) -> Result<Self, CniError> {
-        let conf = &req.conf;
+    pub fn of(call: &Call) -> Result<Self, CniError> {
+        let (req, conf, role) = (call.req, call.conf, call.role);
         let wanted = req.requested_ips();
         if !conf.ipam.ranges.is_empty() {
             return Self::ranges(conf, &wanted);
@@ -48,9 +48,9 @@ impl Own {
             (Role::Ipam, false) => Ok(Self::pools_as_ranges(conf, &wanted)),
             // The pools of a cluster are its administrator's.
             _ if stores::is_cluster(req) => {
-                Ok(Self { create_pools: Vec::new(), ..Self::pools(conf, &wanted)? })
+                Ok(Self { create_pools: Vec::new(), ..Self::pools(call, &wanted)? })
             }
-            _ => Self::pools(conf, &wanted),
+            _ => Self::pools(call, &wanted),
         }
     }
 
@@ -86,8 +86,8 @@ impl Own {
     }
 
     /// Calico's way: blocks of the cluster's pools.
-    fn pools(conf: &NetConf, wanted: &[IpAddr]) -> Result<Self, CniError> {
-        let families = families(conf);
+    fn pools(call: &Call, wanted: &[IpAddr]) -> Result<Self, CniError> {
+        let (conf, families) = (call.conf, asked_families(call));
         if families.is_empty() {
             return Err(CniError::config(
                 "ipam.assign_ipv4, ipam.assign_ipv6: both are false; no address would be assigned",
@@ -106,7 +106,7 @@ impl Own {
     }
 
     /// What the pod asks for, in place of what the configuration says. Ranges are for all pods alike.
-    pub fn wished(self, req: &Request, facts: &Facts) -> Self {
+    pub fn wished(self, call: &Call, facts: &Facts) -> Self {
         if self.scope != Scope::Cluster || facts.pod.is_none() {
             return self;
         }
@@ -114,11 +114,11 @@ impl Own {
         let exactly =
             |ip: &IpAddr| Ask { family: Family::of(*ip), explicit: Some(*ip), pools: Pools::Enabled };
         let asks = if wishes.addresses.is_empty() {
-            let wanted = req.requested_ips();
+            let wanted = call.req.requested_ips();
             let families =
-                if wishes.families.is_empty() { families(&req.conf) } else { wishes.families.clone() };
+                if wishes.families.is_empty() { asked_families(call) } else { wishes.families.clone() };
             let ask = |family| match wishes.pools(family) {
-                [] => Ask { family, explicit: pick(&wanted, family), pools: pool_choice(&req.conf, family) },
+                [] => Ask { family, explicit: pick(&wanted, family), pools: pool_choice(call.conf, family) },
                 pools => Ask { family, explicit: pick(&wanted, family), pools: Pools::Named(pools.to_vec()) },
             };
             families.into_iter().map(ask).collect()
@@ -148,6 +148,17 @@ impl Own {
 
 fn pick(wanted: &[IpAddr], family: Family) -> Option<IpAddr> {
     wanted.iter().copied().find(|ip| Family::of(*ip) == family)
+}
+
+/// Under Calico's names, a call whose CNI_ARGS have an `IP` is for that address and no other, as Calico's own
+/// IPAM understands it.
+fn asked_families(call: &Call) -> Vec<Family> {
+    let exactly = &call.req.args.ips;
+    if !call.calico || exactly.is_empty() {
+        return families(call.conf);
+    }
+    let both = [Family::V4, Family::V6];
+    both.into_iter().filter(|family| pick(exactly, *family).is_some()).collect()
 }
 
 fn families(conf: &NetConf) -> Vec<Family> {

@@ -68,7 +68,7 @@ fn resume(call: &Call) -> Result<bool, CniError> {
     if !call.is_cluster() || delegated::is_delegated(call.conf) || !migration::is_resumable(call) {
         return Ok(false);
     }
-    host_local(call, &Own::of(call.req, call.role)?)?;
+    host_local(call, &Own::of(call)?)?;
     migration::unlock(call)?;
     call.note("ended a migration from host-local that was broken off");
     Ok(true)

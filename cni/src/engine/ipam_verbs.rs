@@ -12,7 +12,7 @@ use ipnet::IpNet;
 pub(crate) fn add(call: &Call) -> Result<CniResult, CniError> {
     let _lock = call.phase("lock", || call.lock())?;
     journal::cancel(call);
-    let mut own = Own::of(call.req, call.role)?;
+    let mut own = Own::of(call)?;
     own.namespace = super::pods::namespace_of(call);
     call.phase("store", || import::for_add(call))?;
     import::host_local(call, &own)?;

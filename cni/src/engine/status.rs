@@ -16,7 +16,7 @@ pub(crate) fn status(call: &Call) -> Result<(), CniError> {
     if delegated::is_delegated(call.conf) {
         return delegated::run(call, Verb::Status).map(|_| ());
     }
-    let own = Own::of(call.req, call.role)?;
+    let own = Own::of(call)?;
     match call.store(Mode::Existing) {
         // The first ADD creates it.
         Err(e) if e.is_missing() => return Ok(()),
