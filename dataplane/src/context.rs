@@ -26,6 +26,8 @@ pub struct Context {
     pub health: Health,
     pub metrics: Metrics,
     pub state_dir: PathBuf,
+    /// How much of Calico's work was ours when the daemon started.
+    pub(crate) stage: crate::stage::Stage,
     /// How far the plane has come.
     pub plane: crate::plane::Progress,
 }

@@ -7,6 +7,7 @@
 //!     └ PARTS     each gets the Context, and ends soon after Context::shutdown is set
 //! ```
 
+mod adopt;
 pub mod args;
 mod bgp;
 pub mod config;
@@ -25,6 +26,7 @@ pub mod plane;
 pub mod privileges;
 mod serve;
 pub mod shutdown;
+mod stage;
 mod store;
 
 use anyhow::{Context as _, Result};
@@ -37,19 +39,22 @@ use memory::Memory;
 use metrics::Metrics;
 use parts::Part;
 use shutdown::Shutdown;
+use stage::Stage;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Every part of the daemon. One that ends before it was asked to ends the daemon with a failure, and
 /// whoever supervises it starts it again.
 const PARTS: &[Part] = &[
-    Part { name: "serve", run: serve::run },
-    Part { name: "plane", run: plane::run },
-    Part { name: "node", run: node::run },
-    Part { name: "bgp", run: bgp::run },
-    Part { name: "journal", run: owed::run },
-    Part { name: "gc", run: gc::run },
-    Part { name: "memory", run: memory::run },
+    Part { name: "serve", when: Stage::is_serving, run: serve::run },
+    Part { name: "plane", when: Stage::is_network, run: plane::run },
+    Part { name: "node", when: Stage::is_network, run: node::run },
+    Part { name: "bgp", when: Stage::is_network, run: bgp::run },
+    Part { name: "journal", when: Stage::always, run: owed::run },
+    Part { name: "gc", when: Stage::is_serving, run: gc::run },
+    Part { name: "memory", when: Stage::always, run: memory::run },
+    Part { name: "stage", when: Stage::always, run: stage::run },
+    Part { name: "adopt", when: Stage::always, run: adopt::run },
 ];
 
 /// How long the daemon waits for another one on this host before it says so again.
@@ -85,6 +90,7 @@ fn work(config: Config, health: Health, metrics: Metrics, shutdown: &Shutdown) -
         ledger: Arc::new(serve::Group::new(&metrics)),
         node_name,
         state_dir: config.state_dir.clone(),
+        stage: Stage::read(&config.state_dir),
         config,
         shutdown: shutdown.clone(),
         health,

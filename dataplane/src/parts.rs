@@ -1,6 +1,7 @@
 //! The parts of the daemon, each on a thread of its own.
 
 use crate::context::Context;
+use crate::stage::Stage;
 use anyhow::{Result, anyhow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -8,6 +9,8 @@ use std::sync::{Arc, mpsc};
 /// A part: its name and what it does until the shutdown is set.
 pub(crate) struct Part {
     pub name: &'static str,
+    /// In which stages of a take-over it works.
+    pub when: fn(Stage) -> bool,
     pub run: fn(&Arc<Context>) -> Result<()>,
 }
 
@@ -19,7 +22,7 @@ pub(crate) fn run(parts: &'static [Part], context: &Arc<Context>) -> Result<()> 
     let (sender, ended) = mpsc::channel();
     let mut outcome = Ok(());
     let mut threads = Vec::new();
-    for part in parts {
+    for part in parts.iter().filter(|part| (part.when)(context.stage)) {
         match spawn(part, context, sender.clone()) {
             Ok(thread) => threads.push(thread),
             Err(error) => {

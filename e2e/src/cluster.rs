@@ -51,9 +51,11 @@ pub struct Cluster {
     env: HashMap<String, String>,
 }
 
-fn testbed(verb: &str, dir: &Path) -> Output {
+fn testbed(verb: &str, dir: &Path, controllers: bool) -> Output {
     let script = crate::bins::workspace().join("scripts/testbed");
-    Command::new(script).arg(verb).arg(dir).output().expect("scripts/testbed runs")
+    let mut command = Command::new(script);
+    command.arg(verb).arg(dir).env("PERCALE_TESTBED_CONTROLLERS", if controllers { "1" } else { "" });
+    command.output().expect("scripts/testbed runs")
 }
 
 pub fn soon() -> Deadline {
@@ -74,10 +76,19 @@ impl Cluster {
 
     /// One that may be harmed.
     pub fn own() -> Arc<Self> {
+        Self::started(false)
+    }
+
+    /// With the controller manager and the scheduler: a cluster but for its nodes.
+    pub fn with_controllers() -> Arc<Self> {
+        Self::started(true)
+    }
+
+    fn started(controllers: bool) -> Arc<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::SeqCst);
         let dir = std::env::temp_dir().join(format!("percale-cluster-{}-{count}", std::process::id()));
-        let output = testbed("up", &dir);
+        let output = testbed("up", &dir, controllers);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
         let lines = text.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
@@ -133,7 +144,7 @@ impl Cluster {
         self.env["PERCALE_TESTBED_ETCD"].clone()
     }
 
-    fn port(&self, kind: Kind) -> u16 {
+    pub(crate) fn port(&self, kind: Kind) -> u16 {
         let url = if kind == Kind::Etcd { self.etcd_url() } else { self.url() };
         url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("the URL ends with a port")
     }
@@ -151,6 +162,18 @@ impl Cluster {
         let told = must(curl.arg(format!("{}{path}", self.url())));
         serde_json::from_slice(&told)
             .unwrap_or_else(|e| panic!("{path}: {e}: {}", String::from_utf8_lossy(&told)))
+    }
+
+    /// As `kubectl apply --server-side` of a file with several documents, of the kinds that our manifests have.
+    pub fn apply(&self, manifests: &str) {
+        for document in manifests.split("\n---").filter(|text| text.contains("kind:")) {
+            let mut curl = Command::new("curl");
+            curl.args(["-sS", "--fail-with-body", "-X", "PATCH", "--cacert"]).arg(self.pki("ca.crt"));
+            curl.arg("--cert").arg(self.pki("admin.crt")).arg("--key").arg(self.pki("admin.key"));
+            curl.args(["-H", "Content-Type: application/apply-patch+yaml", "--data-binary", document]);
+            let path = path_of(document);
+            must(curl.arg(format!("{}{path}?fieldManager=kubectl&force=true", self.url())));
+        }
     }
 
     /// Writes an object of Calico's under its key, whatever was there; `None` deletes it.
@@ -226,7 +249,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        testbed("down", &self.dir);
+        testbed("down", &self.dir, false);
     }
 }
 
@@ -234,6 +257,30 @@ impl Drop for Cluster {
 pub struct Killed {
     server: String,
     argv: Vec<OsString>,
+}
+
+/// Where the API server has the object of a YAML document that is written as our chart writes it.
+fn path_of(document: &str) -> String {
+    let value = |key: &str| {
+        let lines = document.lines().filter_map(|line| line.strip_prefix(key));
+        lines.map(|text| text.trim().to_owned()).next()
+    };
+    let kind = value("kind:").expect("a kind");
+    let name = value("  name:").expect("a name");
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let namespaced = |base: &str, plural: &str| {
+        format!("{base}/namespaces/{}/{plural}/{name}", value("  namespace:").expect("a namespace"))
+    };
+    match kind.as_str() {
+        "Namespace" => format!("/api/v1/namespaces/{name}"),
+        "ServiceAccount" => namespaced("/api/v1", "serviceaccounts"),
+        "ClusterRole" => format!("{rbac}/clusterroles/{name}"),
+        "ClusterRoleBinding" => format!("{rbac}/clusterrolebindings/{name}"),
+        "Role" => namespaced(rbac, "roles"),
+        "RoleBinding" => namespaced(rbac, "rolebindings"),
+        "DaemonSet" => namespaced("/apis/apps/v1", "daemonsets"),
+        other => panic!("{other}: no kind of our manifests"),
+    }
 }
 
 /// The key of a resource of Calico's.

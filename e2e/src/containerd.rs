@@ -8,6 +8,7 @@
 use crate::bed::{self, Bed, wait_for};
 use crate::netns::must;
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -28,10 +29,24 @@ int main(void) {
 }
 ";
 
+/// Runs containerd where what it and its containers write beside the bed lands in the bed.
+const MACHINE: &str = r#"set -e
+mount --make-rshared /
+for dir in etc opt usr var; do
+    mkdir -p "$1/up/$dir" "$1/work/$dir"
+    mount -t overlay overlay -o "lowerdir=/$dir,upperdir=$1/up/$dir,workdir=$1/work/$dir" "/$dir"
+done
+mount --bind "$1/run" /run
+rm -rf /etc/cni /opt/cni
+exec containerd
+"#;
+
 /// A running containerd; dropping it stops and removes its sandboxes first.
 pub struct Containerd<'a> {
     bed: &'a Bed,
     pid: u32,
+    /// What it was started with.
+    words: Vec<OsString>,
     cri: Cri,
     pub network: String,
 }
@@ -46,14 +61,36 @@ impl<'a> Containerd<'a> {
 
     /// Starts containerd on a node whose network somebody else sets up.
     pub fn without_network(bed: &'a Bed) -> Self {
+        fs::create_dir_all(bed.path("net.d")).expect("the bed is writable");
+        bed.write("containerd.toml", config(bed));
+        Self::launched(bed, &["-c".into(), bed.path("containerd.toml").into()])
+    }
+
+    /// Starts it with the directories of a machine of its own: `/etc`, `/opt`, `/usr`, `/var` and `/run` are those of the
+    /// bed's `machine`, in a mount namespace that others enter by its process id.
+    pub fn on_own_machine(bed: &'a Bed) -> Self {
+        let machine = bed.path("machine");
+        bed.write("machine/up/etc/containerd/config.toml", config_of_machine(bed));
+        fs::create_dir_all(machine.join("run/containerd")).expect("the bed is writable");
+        std::os::unix::fs::symlink(machine.join("run/containerd/containerd.sock"), socket(bed))
+            .expect("the bed is writable");
+        let script = bed.write("machine/enter", MACHINE);
+        Self::launched(bed, &["sh".into(), script.into(), machine.into()])
+    }
+
+    fn launched(bed: &'a Bed, words: &[OsString]) -> Self {
         let network = bed.unique("net");
-        for dir in ["containerd", "state-containerd", "net.d", "py"] {
+        for dir in ["containerd", "state-containerd", "py"] {
             fs::create_dir_all(bed.path(dir)).expect("the bed is writable");
         }
-        bed.write("containerd.toml", config(bed));
-        let pid = launch(bed);
+        let words = words.to_vec();
+        let pid = launch(bed, &words);
         import(bed, &crate::image::build(bed, "localhost/pause:1", PAUSE, false));
-        Self { bed, pid, cri: Cri::connect(bed), network }
+        Self { bed, pid, words, cri: Cri::connect(bed), network }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Makes an image known.
@@ -122,7 +159,7 @@ impl<'a> Containerd<'a> {
 
     /// Starts it again on the same state.
     pub fn restart(&mut self) {
-        self.pid = launch(self.bed);
+        self.pid = launch(self.bed, &self.words);
         self.cri = Cri::connect(self.bed);
         self.wait_ready();
     }
@@ -258,11 +295,28 @@ state = "{state}"
     )
 }
 
-fn launch(bed: &Bed) -> u32 {
+/// As on a host: containerd's defaults, but for what this machine cannot do.
+fn config_of_machine(bed: &Bed) -> String {
+    format!(
+        r#"version = 2
+root = "{root}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "localhost/pause:1"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  stream_server_address = "127.0.0.1"
+"#,
+        root = bed.path("containerd").display(),
+    )
+}
+
+/// `-c FILE`, or a shell that becomes containerd in a mount namespace of its own.
+fn launch(bed: &Bed, words: &[OsString]) -> u32 {
     let log = fs::File::options().create(true).append(true).open(bed.path("containerd.log"));
     let log = log.expect("the bed is writable");
-    let mut command = bed.host.command("containerd");
-    command.arg("-c").arg(bed.path("containerd.toml"));
+    let is_plain = words.first().is_some_and(|word| word == "-c");
+    let mut command = bed.host.command(if is_plain { "containerd" } else { "unshare" });
+    command.args(if is_plain { &[][..] } else { &["-m", "--"][..] }).args(words);
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
     let pid = bed.spawn(&mut command);
     wait_for("containerd answers", || ctr(bed).arg("version").output().is_ok_and(|o| o.status.success()));

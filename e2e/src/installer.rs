@@ -39,7 +39,8 @@ impl<'a> Installer<'a> {
         command.arg("--host-root").arg(self.bed.dir()).args(args);
         command
             .env("TLS_ASSETS_DIR", self.bed.path("secrets"))
-            .env("PERCALE_ACCOUNT_DIR", self.bed.path("account"));
+            .env("PERCALE_ACCOUNT_DIR", self.bed.path("account"))
+            .env_remove("KUBECONFIG");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -16,6 +16,7 @@
 //! | [`containerd`], [`podman`], [`cnitool`] | the real clients |
 //! | [`genuine`] | genuine Calico programs beside ours, where the environment names them |
 //! | [`installer`] | `percale-install` in a bed |
+//! | [`kubelet`] | a node of a cluster: containerd and a genuine kubelet |
 //! | [`leases`] | `percale-ipam` alone, as another plugin calls it |
 //! | [`nodes`] | several nodes, each with its daemon, and one etcd |
 //! | [`strace`] | SIGKILL at the nth call of a system call |
@@ -39,6 +40,7 @@ pub mod daemon;
 pub mod genuine;
 pub mod image;
 pub mod installer;
+pub mod kubelet;
 pub mod leases;
 pub mod netns;
 pub mod nodes;

@@ -14,12 +14,14 @@ use e2e::{Attachment, Bed, Network, bins, conf};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const MORE: &[&str] = &["fchmod", "statx", "getdents64"];
 /// What a scenario starts from, and what the installer changes.
 const DIRS: [&str; 3] = ["bin", "net.d", "istate"];
+
+const ETCD: &str = "http://127.0.0.1:2379";
 
 /// A way from one set to another.
 struct Scenario {
@@ -31,6 +33,8 @@ struct Scenario {
     /// What `percale` is at the end; `None`: gone.
     percale: Option<PathBuf>,
     calico: Option<PathBuf>,
+    /// What the daemon is told of Calico's work at the end.
+    stage: Option<&'static str>,
 }
 
 struct Lab<'a> {
@@ -51,6 +55,8 @@ impl Lab<'_> {
         let mut section = self.own["plugins"][0].clone();
         section["type"] = json!("calico");
         section["ipam"]["type"] = json!("calico-ipam");
+        // Where it is asked whether policies exist.
+        section["etcd_endpoints"] = json!(ETCD);
         conf::conflist("net", CNI_VERSION, &[section])
     }
 
@@ -106,6 +112,8 @@ impl Lab<'_> {
                 None => assert!(!bin.join(name).exists(), "{}: {name} is left after {point}", scenario.name),
             }
         }
+        let stage = fs::read_to_string(self.bed.path("istate/take-over")).ok();
+        assert_eq!(stage.as_deref().map(str::trim), scenario.stage, "{} after {point}", scenario.name);
         for dir in ["bin", "net.d"] {
             let names = fs::read_dir(self.bed.path(dir)).unwrap().map(|e| e.unwrap().file_name());
             let odd: Vec<_> = names.filter(|n| n.to_string_lossy().contains("percale-new")).collect();
@@ -161,13 +169,14 @@ fn scenarios(lab: &Lab) -> Vec<Scenario> {
     let bed = lab.bed;
     let [zero, one, two] = ["0", "1", "2"].map(|tag| version(bed, tag));
     let percale = |source: &PathBuf| Some(source.join("percale"));
-    let scenario = |name, args, source: &PathBuf, percale, calico| Scenario {
+    let scenario = |name, args, source: &PathBuf, percale, calico, stage| Scenario {
         name,
         args,
         source: source.clone(),
         always: !matches!(name, "install" | "uninstall"),
         percale,
         calico,
+        stage,
     };
     for name in ["percale", "percale-ipam"] {
         fs::remove_file(bed.plugin_dir().join(name)).unwrap();
@@ -187,16 +196,32 @@ fn scenarios(lab: &Lab) -> Vec<Scenario> {
     put_program(&zero.join("percale-cluster"), &bed.plugin_dir().join("percale-cluster"));
     bed.write("net.d/10-calico.conflist", lab.calicos().to_string());
     lab.snapshot("take over");
+    lab.snapshot("take over whole");
     lab.installer(&one).ok(&["--take-over"]);
     lab.snapshot("give back");
+    lab.installer(&one).ok(&["--take-over=all"]);
+    lab.snapshot("give back whole");
     vec![
-        scenario("install", &[], &one, percale(&one), None),
-        scenario("upgrade", &[], &two, percale(&two), None),
-        scenario("uninstall", &["--uninstall"], &one, None, None),
-        scenario("roll back", &["--rollback"], &two, percale(&one), None),
-        scenario("take over", &["--take-over"], &one, percale(&one), percale(&one)),
-        scenario("give back", &["--give-back"], &one, None, percale(&zero)),
+        scenario("install", &[], &one, percale(&one), None, None),
+        scenario("upgrade", &[], &two, percale(&two), None, None),
+        scenario("uninstall", &["--uninstall"], &one, None, None, None),
+        scenario("roll back", &["--rollback"], &two, percale(&one), None, None),
+        scenario("take over", &["--take-over"], &one, percale(&one), percale(&one), Some("plugin")),
+        scenario("take over whole", &["--take-over=all"], &one, percale(&one), percale(&one), Some("all")),
+        scenario("give back", &["--give-back"], &one, None, percale(&zero), Some("given-back")),
+        scenario("give back whole", &["--give-back"], &one, None, percale(&zero), Some("given-back")),
     ]
+}
+
+fn start_etcd(bed: &Bed) {
+    let mut etcd = bed.host.command("etcd");
+    etcd.arg("--data-dir").arg(bed.path("etcd")).args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
+    etcd.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--log-level", "error"]);
+    bed.spawn(etcd.stdout(Stdio::null()).stderr(Stdio::null()));
+    let health = format!("{ETCD}/health");
+    let answers =
+        || bed.host.command("curl").args(["-sf", &health]).output().is_ok_and(|o| o.status.success());
+    e2e::bed::wait_for("etcd answers", answers);
 }
 
 // REQ: I-02
@@ -210,6 +235,7 @@ fn killed_at_every_point_of_every_way() {
     let lab = Lab { bed: &bed, running, other, own };
     let first = Network::new(&bed, "net", vec![conf::percale(&bed)]);
     first.add(&lab.running).unwrap();
+    start_etcd(&bed);
     let scenarios = scenarios(&lab);
     let mut points: Vec<(usize, &str, u32)> = Vec::new();
     for (at, scenario) in scenarios.iter().enumerate() {

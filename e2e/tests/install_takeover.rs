@@ -8,6 +8,7 @@
 use e2e::bed::wait_for;
 use e2e::cnirun::address;
 use e2e::containerd::CNI_VERSION;
+use e2e::daemon::{Daemon, Start};
 use e2e::installer::{Installer, put_program, same, version};
 use e2e::netns::must;
 use e2e::{Attachment, Bed, Netns, Network, conf, probe};
@@ -347,11 +348,154 @@ fn all_of_it_is_refused_while_policies_exist() {
         assert_eq!(out.status.code(), Some(1));
         String::from_utf8_lossy(&out.stderr).into_owned()
     };
-    assert!(refused().contains("does not yet take routes and chains over"));
-    let key = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/deny-all";
-    node.put(key, &json!({"kind": "GlobalNetworkPolicy", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "deny-all"}, "spec": {}}));
+    let put = |kind: &str, plural: &str, name: &str, spec: Value| {
+        let key = format!("/calico/resources/v3/projectcalico.org/{plural}/{name}");
+        node.put(&key, &json!({"kind": kind, "apiVersion": "projectcalico.org/v3", "metadata": {"name": name}, "spec": spec}));
+    };
+    let allow = json!([{"action": "Allow", "source": {}, "destination": {}}]);
+    put("Profile", "profiles", "kns.default", json!({"ingress": allow, "egress": allow}));
+    put("GlobalNetworkPolicy", "globalnetworkpolicies", "deny-all", json!({}));
     let told = refused();
     assert!(told.contains("cannot enforce (globalnetworkpolicies/deny-all)"), "{told}");
+    (0..6).for_each(|i| put("HostEndpoint", "hostendpoints", &format!("h{i}"), json!({"node": "node1"})));
+    put("Profile", "profiles", "strict", json!({"ingress": [{"action": "Deny"}]}));
+    let told = refused();
+    assert!(
+        told.contains("hostendpoints/h0")
+            && told.contains("1 more hostendpoints")
+            && told.contains("profiles/strict"),
+        "{told}"
+    );
+    assert!(!told.contains("kns.default"), "{told}");
     assert!(same(&node.bed.plugin_dir().join("calico"), &node.theirs), "nothing was changed");
     assert!(!node.bed.plugin_dir().join("percale").exists());
+}
+
+/// What Felix has beside the chains of [`felix`]: for NAT, against unknown interfaces; and somebody else's rule.
+const MORE_CHAINS: &str = "*filter\n\
+    -A cali-from-wl-dispatch -m comment --comment \"cali:zTj6P0TIgYvgz-md\" -m comment --comment \"Unknown interface\" -j DROP\n\
+    -A cali-to-wl-dispatch -m comment --comment \"cali:7KNphB1nNHw80nIO\" -m comment --comment \"Unknown interface\" -j DROP\n\
+    -A FORWARD -m comment --comment \"cali:S93hcgKJrXEqnTfs\" -m mark --mark 0x10000/0x10000 -j ACCEPT\n\
+    -A FORWARD -m comment --comment mine -j ACCEPT\nCOMMIT\n\
+    *nat\n:cali-POSTROUTING - [0:0]\n:cali-nat-outgoing - [0:0]\n\
+    -A POSTROUTING -m comment --comment \"cali:O3lYWMrLQYEMJtB5\" -j cali-POSTROUTING\n\
+    -A cali-POSTROUTING -m comment --comment \"cali:Z-c7XtVd2Bq7s_hA\" -j cali-nat-outgoing\n\
+    -A cali-nat-outgoing -s 192.168.0.0/16 ! -d 192.168.0.0/16 -m comment --comment \"cali:flqWnvo8yq4ULQLa\" -j MASQUERADE\nCOMMIT\n";
+
+impl Node {
+    fn felix_writes(&self, backend: &str) {
+        let file = self.bed.write("felix-all", felix() + MORE_CHAINS);
+        self.host(&format!("{backend}-restore --noflush < {}", file.display()));
+    }
+
+    fn felix_is_there(&self) -> bool {
+        self.host("iptables-nft-save; iptables-legacy-save").contains("cali-FORWARD")
+    }
+
+    fn has_our_rules(&self) -> bool {
+        let rules = self.bed.host.ruleset();
+        rules.contains("table inet percale ") && rules.contains("table inet percale-node ")
+    }
+
+    fn daemon(&self) -> Daemon<'_> {
+        let mut how = Start::with_args(&["--datastore-type", "etcdv3", "--state-dir"]);
+        how.args.push(self.bed.path("istate").into());
+        how.env = [("ETCD_ENDPOINTS", URL), ("NODENAME", "node1"), ("DISABLE_NODE_IP_CHECK", "true")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        Daemon::start_as(&self.bed, &how)
+    }
+}
+
+fn whole_take_over(tag: &str, backend: &str) {
+    let node = Node::new(tag);
+    node.host("iptables -F; iptables -X");
+    node.felix_writes(backend);
+    node.host(
+        "ip link add up0 type dummy && ip addr add 203.0.113.1/24 dev up0 && ip link set up0 up \
+         && ip route add 10.9.0.0/16 via 203.0.113.3 proto bird",
+    );
+    let ours = version(&node.bed, "ours");
+    let installer = Installer::new(&node.bed, &ours, None);
+    node.old_is_reached("before");
+
+    // calico-node still runs: the installer waits for its end.
+    let felix = node.bed.path("calico-felix");
+    e2e::bed::copy_program(Path::new("/bin/sleep"), &felix);
+    let process = node.bed.spawn(node.bed.host.command(&felix).arg("600"));
+    let mut child = installer.command(&[], &["--take-over=all"]).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(child.try_wait().unwrap().is_none() && !node.bed.path("istate/take-over").exists(), "it waits");
+    node.bed.kill(process);
+    assert!(child.wait().unwrap().success());
+    assert!(node.felix_is_there(), "Felix's chains stay while nobody does their work");
+    node.old_is_reached("while neither Felix nor the daemon runs");
+
+    // Never without both: ours first, then Felix's go.
+    let daemon = node.daemon();
+    let mut ours_first = false;
+    wait_for("Felix's chains go", || {
+        let rules = node.has_our_rules();
+        let gone = !node.felix_is_there();
+        ours_first |= gone && rules;
+        gone
+    });
+    assert!(ours_first, "our rules were in place when Felix's went");
+    let left = node.host("iptables-nft-save; iptables-legacy-save");
+    assert!(!left.contains("cali:") && left.contains("--comment mine"), "{left}");
+    wait_for("BIRD's route to our block goes", || {
+        !node.host("ip route show proto bird").contains("192.168.0.0/26")
+    });
+    assert!(node.host("ip route show proto 80").contains("blackhole 192.168.0.0/26"));
+    assert!(node.host("ip route show proto bird").contains("10.9.0.0/16"), "another BIRD's route stays");
+    node.old_is_reached("after the take-over");
+    wait_for("the daemon is ready", || daemon.get(9099, "/readiness").0 == 204);
+    let network = node.network();
+    let space = node.bed.netns("new");
+    let new = Attachment::new("newcontainer", &space);
+    let result = network.add(&new).unwrap();
+    node.reached(&space, address(&result, true), "of a new pod");
+
+    // Felix comes back although it should not: its chains go again, and the daemon says so.
+    node.felix_writes(backend);
+    wait_for("it is told", || daemon.get(9099, "/readiness").1.contains("calico-node is still at work"));
+    wait_for("its chains go again", || !node.felix_is_there());
+    assert!(String::from_utf8_lossy(&installer.run(&["--rollback"]).stderr).contains("--give-back"));
+    assert!(String::from_utf8_lossy(&installer.run(&["--uninstall"]).stderr).contains("--give-back"));
+
+    installer.ok(&["--give-back"]);
+    assert!(same(&node.bed.plugin_dir().join("calico"), &node.theirs));
+    daemon.stopped();
+    let daemon = node.daemon_of_calico();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert!(node.has_our_rules(), "our rules stay until Felix's are back");
+    node.old_is_reached("before Felix is back");
+    node.host("ip route add blackhole 192.168.0.0/26 proto bird");
+    node.felix_writes(backend);
+    wait_for("our rules go", || !node.host("nft list tables").contains("inet percale"));
+    assert_eq!(node.host("ip route show proto 80"), "");
+    node.old_is_reached("under Felix again");
+    assert!(node.felix_is_there());
+    drop(daemon);
+}
+
+impl Node {
+    /// It serves nothing, so there is no socket to wait for.
+    fn daemon_of_calico(&self) -> Daemon<'_> {
+        let mut how = Start::with_args(&["--datastore-type", "etcdv3", "--state-dir"]);
+        how.args.push(self.bed.path("istate").into());
+        how.env =
+            vec![("ETCD_ENDPOINTS".to_owned(), URL.to_owned()), ("NODENAME".to_owned(), "node1".to_owned())];
+        Daemon::launch(&self.bed, &how)
+    }
+}
+
+#[test]
+fn calico_nodes_work_is_taken_over_and_given_back() {
+    whole_take_over("takewhole", "iptables-nft");
+}
+
+#[test]
+fn felixs_chains_of_the_legacy_back_end_go_too() {
+    whole_take_over("takelegacy", "iptables-legacy");
 }

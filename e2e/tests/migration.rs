@@ -86,20 +86,11 @@ fn held_by(block: &Value, handle: &str) -> Vec<String> {
     own.map(|(n, _)| std::net::Ipv4Addr::from(u32::from(base) + n as u32).to_string()).collect()
 }
 
-/// A cluster whose plugin may lock the store, as `install/manifests/rbac-migration.yaml` says.
+/// A cluster whose plugin may lock the store.
 fn cluster() -> Arc<Cluster> {
     let cluster = Cluster::own();
-    let group = "/apis/rbac.authorization.k8s.io/v1";
-    let rule = |group: &str, resource: &str, verb: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
-    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-        "metadata": {"name": "percale-cni-migration"},
-        "rules": [rule("", "pods", "list"), rule("crd.projectcalico.org", "clusterinformations", "update")]});
-    cluster.api("POST", &format!("{group}/clusterroles"), Some(&role));
-    let bindings = cluster.api("GET", &format!("{group}/clusterrolebindings/percale-cni"), None);
-    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": {"name": "percale-cni-migration"}, "subjects": bindings["subjects"],
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "percale-cni-migration"}});
-    cluster.api("POST", &format!("{group}/clusterrolebindings"), Some(&binding));
+    let file = e2e::bins::workspace().join("install/manifests/rbac-migration.yaml");
+    cluster.apply(&std::fs::read_to_string(file).unwrap());
     cluster
 }
 

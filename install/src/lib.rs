@@ -17,17 +17,20 @@
 //! | [`verify`] | executes a plugin once |
 //! | [`runtimes`] | where containerd and CRI-O really look |
 //! | [`run`] | install, uninstall, roll back, take over, give back |
-//! | [`cluster`], [`token`] | the API server: tokens, policies |
+//! | [`handover`], [`placement`] | stage 2: calico-node leaves the node, and comes back |
+//! | [`cluster`], [`token`] | the API server: tokens, policies, the node's label |
 //! | [`watch`] | stays: tokens, certificates, repairs |
 //! | [`show`] | the plan, printed |
 
 pub mod cluster;
 pub mod error;
 pub mod execute;
+pub mod handover;
 pub mod kubeconfig;
 pub mod observe;
 pub mod options;
 pub mod place;
+pub mod placement;
 pub mod plan;
 pub mod run;
 pub mod runtimes;

@@ -9,7 +9,7 @@ Environment (Calico's names and meaning; see install/README.md for each):
   UPDATE_CNI_BINARIES SKIP_CNI_BINARIES SLEEP TLS_ASSETS_DIR SKIP_TLS_VERIFY DATASTORE_TYPE
   ETCD_ENDPOINTS ETCD_DISCOVERY_SRV KUBERNETES_NODE_NAME KUBERNETES_SERVICE_HOST
   KUBERNETES_SERVICE_PORT KUBERNETES_SERVICE_PROTOCOL LOG_LEVEL LOG_FILE_PATH LOG_FILE_MAX_SIZE
-  LOG_FILE_MAX_AGE LOG_FILE_MAX_COUNT
+  LOG_FILE_MAX_AGE LOG_FILE_MAX_COUNT KUBECONFIG (for --take-over=all by hand)
 and Percale's: PUBLISH_CONF (installer, daemon), PERCALE_CNI_SERVICE_ACCOUNT (NAMESPACE/NAME, whose
 token is asked of the API server), CALICO_IPV4POOL_CIDR and CALICO_IPV6POOL_CIDR (embedded store).
 
@@ -63,7 +63,7 @@ pub struct Options {
 pub enum Stage {
     /// Plugin and IPAM; calico-node keeps running
     Plugin,
-    /// Calico-node's work as well
+    /// Calico-node's work as well: routes and rules; refused while policies exist that cannot be enforced
     All,
 }
 

@@ -37,6 +37,7 @@ pub struct Wish {
     /// Files of others that shall be away.
     pub absent: Vec<(PathBuf, Kind)>,
     pub taken_over: bool,
+    pub routes: bool,
     /// It is the way back: cut off, it is gone on with by the next one.
     pub back: bool,
 }
@@ -158,6 +159,7 @@ impl Planner<'_> {
         Set {
             made_by: version.to_owned(),
             taken_over: self.wish.taken_over,
+            routes: self.wish.routes,
             back: self.wish.back,
             files: self.wish.files.iter().map(entry).collect(),
             displaced: self.wish.absent.iter().filter_map(displaced).collect(),
@@ -301,7 +303,8 @@ pub fn rolled_back(records: &Records) -> Option<Wish> {
     );
     let absent = set.displaced.iter().map(|gone| (gone.path.clone(), gone.kind)).collect::<Vec<_>>();
     files.retain(|want| !absent.iter().any(|(path, _)| *path == want.path));
-    Some(Wish { files, absent, taken_over: set.taken_over, back: true })
+    let routes = set.taken_over && records.current.routes;
+    Some(Wish { files, absent, taken_over: set.taken_over, routes, back: true })
 }
 
 /// The records once the plan's target is in place.

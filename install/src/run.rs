@@ -1,7 +1,7 @@
 //! One run: what is asked for, from the lock to the last step.
 
-use crate::cluster::{self, Api};
 use crate::execute;
+use crate::handover;
 use crate::observe;
 use crate::options::{Mode, Options, Stage};
 use crate::plan::{self, Plan, Records, Wish};
@@ -14,7 +14,7 @@ use crate::wish;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -27,8 +27,16 @@ pub fn once(settings: &Settings, token: Option<&str>) -> Result<bool> {
     let _lock = state.lock()?;
     let records = state.read()?;
     let plan = planned(settings, &state, &records, token)?;
+    let whole = wish::is_whole(settings, &records);
+    if whole && settings.mode == Mode::TakeOver(Stage::All) && !records.current.routes {
+        handover::keep_calico_off(settings, &calico_config(settings)?)?;
+    }
     execute::execute(&plan, &records, &state)?;
     if matches!(settings.mode, Mode::Uninstall | Mode::GiveBack) {
+        if whole {
+            // Its plugins and configuration are back: now it may come.
+            handover::let_calico_in(settings, &calico_config(settings)?)?;
+        }
         state.forget()?;
         for dir in [settings.tls_dir(), settings.state_dir.join("conflist")] {
             // Only where it is empty.
@@ -58,7 +66,11 @@ fn planned(settings: &Settings, state: &State, records: &Records, token: Option<
     let wish = wished(settings, records, token)?;
     let mut swept: Vec<PathBuf> = settings.bin_dirs.clone();
     swept.extend([settings.conf_dir.clone(), settings.tls_dir(), settings.state_dir.join("conflist")]);
-    swept.extend([settings.records_dir(), settings.records_dir().join("contents")]);
+    swept.extend([
+        settings.state_dir.clone(),
+        settings.records_dir(),
+        settings.records_dir().join("contents"),
+    ]);
     let observed = observe::observe(&wish, records, &swept, state.saved())?;
     Ok(plan::plan(&observed, records, &wish, VERSION))
 }
@@ -66,20 +78,31 @@ fn planned(settings: &Settings, state: &State, records: &Records, token: Option<
 fn wished(settings: &Settings, records: &Records, token: Option<&str>) -> Result<Wish> {
     match settings.mode {
         Mode::Install => wish::install(settings, records, token),
+        Mode::Rollback if leaves_stage_two(records) => {
+            bail!("the set before is from before calico-node's work was taken over; --give-back leads there")
+        }
         Mode::Rollback => match plan::rolled_back(records) {
             Some(wish) => Ok(wish),
             None => bail!("{}: no set before this one is recorded", settings.records_dir().display()),
         },
         Mode::Uninstall => uninstall(settings, records),
         Mode::GiveBack => give_back(settings, records),
-        Mode::TakeOver(Stage::Plugin) => {
-            if !wish::is_take_over(&Settings { mode: Mode::Install, ..settings.clone() }, records) {
+        Mode::TakeOver(stage) => {
+            let before = Settings { mode: Mode::Install, ..settings.clone() };
+            if stage == Stage::All && !records.current.routes {
+                handover::refuse_policies(settings, &calico_config(settings)?)?;
+            } else if !wish::is_take_over(&before, records) {
                 calico_config(settings)?;
             }
             wish::install(settings, records, token)
         }
-        Mode::TakeOver(Stage::All) => Err(refuse_stage_two(settings)?),
     }
+}
+
+/// The set before would leave the node without anybody's routes and rules.
+fn leaves_stage_two(records: &Records) -> bool {
+    let whole = records.current.routes || records.pending.as_ref().is_some_and(|set| set.routes);
+    whole && !plan::rolled_back(records).is_some_and(|wish| wish.taken_over)
 }
 
 fn uninstall(settings: &Settings, records: &Records) -> Result<Wish> {
@@ -89,6 +112,7 @@ fn uninstall(settings: &Settings, records: &Records) -> Result<Wish> {
     let mut wish = plan::restored(records);
     // What the daemon has published.
     wish.absent.push((settings.conf_dir.join(&settings.conf_name), Kind::Conflist));
+    wish.absent.push((settings.stage(), Kind::Stage));
     Ok(wish)
 }
 
@@ -99,7 +123,10 @@ fn give_back(settings: &Settings, records: &Records) -> Result<Wish> {
     if !taken_over && installed {
         bail!("this node was not taken over from Calico; --uninstall removes Percale");
     }
-    Ok(plan::restored(records))
+    let mut wish = plan::restored(records);
+    // A daemon that runs on must not do Calico's work again.
+    wish.files.push(wish::stage(settings, "given-back"));
+    Ok(wish)
 }
 
 /// Calico's section of its configuration on this node.
@@ -111,62 +138,4 @@ fn calico_config(settings: &Settings) -> Result<Value> {
     let sections = conf["plugins"].as_array().cloned().unwrap_or_else(|| vec![conf.clone()]);
     let calico = sections.into_iter().find(|plugin| plugin["type"] == "calico");
     calico.with_context(|| format!("{}: has no plugin of type calico; nothing to take over", file.display()))
-}
-
-/// Why all of Calico's work cannot be taken over (decision 35).
-fn refuse_stage_two(settings: &Settings) -> Result<anyhow::Error> {
-    let conf = calico_config(settings)?;
-    let policies = policies(settings, &conf)?;
-    Ok(if policies.is_empty() {
-        anyhow::anyhow!(
-            "--take-over=all: no policy exists, but this build does not yet take routes and chains over from \
-             calico-node; --take-over takes the plugin and the IPAM, beside a calico-node that keeps running"
-        )
-    } else {
-        anyhow::anyhow!(
-            "--take-over=all: refused, because policies exist that this build cannot enforce ({}); pods would be \
-             open that are closed now. --take-over takes the plugin and the IPAM, and leaves policy to calico-node",
-            policies.join(", ")
-        )
-    })
-}
-
-fn policies(settings: &Settings, conf: &Value) -> Result<Vec<String>> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let endpoints = text(&conf["etcd_endpoints"]);
-    if conf["datastore_type"] == "etcdv3" || !endpoints.is_empty() {
-        let file = |key: &str| {
-            let path = text(&conf[key]);
-            (!path.is_empty()).then(|| on_host(settings, &path))
-        };
-        let config = datastore_etcd::Config {
-            endpoints: endpoints
-                .split(',')
-                .map(str::trim)
-                .filter(|e| !e.is_empty())
-                .map(str::to_owned)
-                .collect(),
-            discovery_srv: text(&conf["etcd_discovery_srv"]),
-            ca_cert_file: file("etcd_ca_cert_file"),
-            cert_file: file("etcd_cert_file"),
-            key_file: file("etcd_key_file"),
-            ..datastore_etcd::Config::default()
-        };
-        return cluster::policies_in_etcd(&config).context("whether policies exist cannot be told");
-    }
-    let kubeconfig = text(&conf["kubernetes"]["kubeconfig"]);
-    if kubeconfig.is_empty() {
-        bail!(
-            "whether policies exist cannot be told: Calico's configuration names neither etcd nor a kubeconfig"
-        );
-    }
-    Api::by_kubeconfig(&on_host(settings, &kubeconfig))?.policies()
-}
-
-/// A path that a file of the host names.
-fn on_host(settings: &Settings, path: &str) -> PathBuf {
-    match Path::new(path).strip_prefix("/") {
-        Ok(tail) => settings.host_root.join(tail),
-        Err(_) => path.into(),
-    }
 }

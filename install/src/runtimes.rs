@@ -112,7 +112,7 @@ fn expand(root: &Path, pattern: &str) -> Vec<PathBuf> {
 }
 
 /// The `cni` section of whichever plugin has one: its name changed with the file's version.
-fn take_containerd(table: &Table, runtime: &mut Runtime) {
+pub fn take_containerd(table: &Table, runtime: &mut Runtime) {
     let plugins = table.get("plugins").and_then(Value::as_table).into_iter().flat_map(Table::values);
     for cni in plugins.filter_map(|plugin| plugin.get("cni")) {
         take(cni, &["bin_dirs", "bin_dir"], "conf_dir", runtime);
@@ -155,10 +155,15 @@ fn crio(root: &Path) -> Option<Runtime> {
         bin_dirs: vec![BIN.into()],
         conf_dir: CONF.into(),
     };
-    for network in tables.iter().filter_map(|table| table.get("crio")?.get("network")) {
-        take(network, &["plugin_dirs"], "network_dir", &mut runtime);
-    }
+    tables.iter().for_each(|table| take_crio(table, &mut runtime));
     Some(runtime)
+}
+
+/// `[crio.network]`.
+pub fn take_crio(table: &Table, runtime: &mut Runtime) {
+    if let Some(network) = table.get("crio").and_then(|crio| crio.get("network")) {
+        take(network, &["plugin_dirs", "plugin_dir"], "network_dir", runtime);
+    }
 }
 
 #[cfg(test)]

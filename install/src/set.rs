@@ -39,6 +39,8 @@ pub enum Kind {
     Certificate,
     /// The configuration that the daemon publishes when it is ready (decision 36).
     Staged,
+    /// How much of Calico's work is ours on this node, for the daemon.
+    Stage,
     Conflist,
 }
 
@@ -49,6 +51,7 @@ impl Kind {
             Self::Kubeconfig => "kubeconfig",
             Self::Certificate => "certificate",
             Self::Staged => "staged",
+            Self::Stage => "stage",
             Self::Conflist => "conflist",
         }
     }
@@ -88,6 +91,9 @@ pub struct Set {
     /// Calico's names are ours on this node.
     #[serde(default)]
     pub taken_over: bool,
+    /// Calico-node's work is ours as well (stage 2).
+    #[serde(default)]
+    pub routes: bool,
     /// It is, or was, the way back to an earlier set.
     #[serde(default)]
     pub back: bool,
@@ -129,9 +135,12 @@ impl Set {
     }
 }
 
+/// In the state directory: `plugin`, `all` or `given-back` (the daemon's `stage` module reads it).
+pub const STAGE_FILE: &str = "take-over";
+
 /// Names that are nobody's but ours: what lies there was never somebody else's.
 pub fn is_own_name(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let in_ours = path.parent().and_then(Path::file_name).is_some_and(|dir| dir == "percale-tls");
-    in_ours || name.starts_with("percale") || name.contains("-percale.")
+    in_ours || name == STAGE_FILE || name.starts_with("percale") || name.contains("-percale.")
 }

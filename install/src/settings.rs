@@ -67,6 +67,7 @@ const TEXT: &[&str] = &[
     "ETCD_DISCOVERY_SRV",
     "CALICO_IPV4POOL_CIDR",
     "CALICO_IPV6POOL_CIDR",
+    "KUBECONFIG",
 ];
 
 impl Settings {
@@ -79,7 +80,7 @@ impl Settings {
         let host_root = options.host_root.clone().unwrap_or_else(|| dir_or(host.join("etc"), "/host", "/"));
         let conf_name = vars.file_name("CNI_CONF_NAME", "10-percale.conflist")?;
         let given = ["CNI_CONF_NAME", "CNI_NETWORK_CONFIG", "CNI_NETWORK_CONFIG_FILE"];
-        let old = if matches!(mode, Mode::TakeOver(_)) { "10-calico.conflist" } else { "" };
+        let old = if matches!(mode, Mode::TakeOver(_) | Mode::GiveBack) { "10-calico.conflist" } else { "" };
         Ok(Self {
             mode,
             bin_dirs: bin_dirs(options),
@@ -126,6 +127,11 @@ impl Settings {
     /// The state of the installer itself.
     pub fn records_dir(&self) -> PathBuf {
         self.state_dir.join("install")
+    }
+
+    /// What tells the daemon how much of Calico's work is ours.
+    pub fn stage(&self) -> PathBuf {
+        self.state_dir.join(crate::set::STAGE_FILE)
     }
 
     /// Where the configuration waits for the daemon.

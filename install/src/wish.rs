@@ -3,7 +3,7 @@
 
 use crate::kubeconfig::{self, Server};
 use crate::observe;
-use crate::options::Mode;
+use crate::options::{Mode, Stage};
 use crate::plan::{From, Records, Want, Wish};
 use crate::set::{Content, Hash, Kind};
 use crate::settings::{Publish, Settings};
@@ -52,13 +52,19 @@ const CALICOS: &[(&str, &[&str])] =
 /// Whatever would give a node without a working plugin.
 pub fn install(settings: &Settings, records: &Records, token: Option<&str>) -> Result<Wish> {
     let taken_over = is_take_over(settings, records);
-    let mut wish = Wish { taken_over, ..Wish::default() };
+    let mut wish = Wish { taken_over, routes: is_whole(settings, records), ..Wish::default() };
     for (number, dir) in settings.bin_dirs.iter().enumerate() {
         if number > 0 && !is_writable(dir) {
             eprintln!("percale-install: {}: cannot be written, and is left out", dir.display());
             continue;
         }
         wish.files.extend(programs(settings, records, dir, taken_over)?);
+    }
+    match (taken_over, wish.routes) {
+        (true, true) => wish.files.push(stage(settings, "all")),
+        (true, false) => wish.files.push(stage(settings, "plugin")),
+        // One that says that the node was given back holds no more.
+        (false, _) => wish.absent.push((settings.stage(), Kind::Stage)),
     }
     if taken_over && !settings.config_given {
         // Calico's configuration stays, and with it its kubeconfig and certificates.
@@ -82,6 +88,17 @@ pub fn install(settings: &Settings, records: &Records, token: Option<&str>) -> R
 pub fn is_take_over(settings: &Settings, records: &Records) -> bool {
     let pending = records.pending.as_ref().is_some_and(|set| set.taken_over);
     matches!(settings.mode, Mode::TakeOver(_)) || records.current.taken_over || pending
+}
+
+/// Whether calico-node's work is ours too; it stays so until the node is given back.
+pub fn is_whole(settings: &Settings, records: &Records) -> bool {
+    let pending = records.pending.as_ref().is_some_and(|set| set.routes);
+    matches!(settings.mode, Mode::TakeOver(Stage::All)) || records.current.routes || pending
+}
+
+/// The word to the daemon.
+pub fn stage(settings: &Settings, what: &str) -> Want {
+    bytes_at(settings.stage(), Kind::Stage, format!("{what}\n").into_bytes(), 0o644)
 }
 
 fn is_writable(dir: &Path) -> bool {

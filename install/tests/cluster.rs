@@ -212,6 +212,10 @@ fn values_reach_the_containers() {
     let install = env(&pod["initContainers"][0]);
     assert_eq!((&install["CNI_MTU"], &install["ETCD_ENDPOINTS"]), (&json!("1400"), &json!("https://e:2379")));
     assert_eq!(pod["initContainers"][0]["command"][1], "--take-over");
+    let whole = rendered(&["--set", "cni.takeOver=all"]).unwrap();
+    assert_eq!(daemon_set(&whole)["initContainers"][0]["command"][1], "--take-over=all");
+    assert!(whole.iter().any(|object| object.metadata.name.as_deref() == Some("percale-take-over")));
+    assert!(rendered(&["--set", "cni.takeOver=some"]).is_err());
     let daemon = env(&pod["containers"][0]);
     assert_eq!(
         (&daemon["CALICO_IPV4POOL_CIDR"], &daemon["FELIX_LOGSEVERITYSCREEN"]),
@@ -242,7 +246,84 @@ fn a_real_api_server_takes_manifests_and_chart() {
     let set = server.ask(&server.kubeconfig(), "GET", path, &Value::Null).unwrap();
     assert_eq!(images(&set["spec"]["template"]["spec"]).len(), 3);
     tokens_and_rights(&server);
+    stage_two(&server);
     helms_way(&server);
+}
+
+/// The node's side of a whole take-over, in the API server: refused while it could not be kept, a label that keeps
+/// calico-node off, and the way back.
+// REQ: I-07
+fn stage_two(server: &Server) {
+    let admin = |method: &str, path: &str, body: &Value| server.ask(&server.kubeconfig(), method, path, body);
+    let ok = |method: &str, path: &str, body: &Value| {
+        admin(method, path, body).unwrap_or_else(|e| panic!("{path}: {e}"))
+    };
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}}});
+    ok("POST", "/api/v1/nodes", &node);
+    let bed = Bed::new().env("KUBECONFIG", &server.kubeconfig().display().to_string());
+    let mut bed = bed.env("KUBERNETES_NODE_NAME", "node1");
+    bed.unset("CALICO_IPV4POOL_CIDR");
+    for name in ["calico", "calico-ipam"] {
+        bed.put(&format!("bin/{name}"), &bed::plugin("Calico's"), 0o755);
+    }
+    bed.put("net.d/10-calico.conflist", r#"{"name":"k8s-pod-network","cniVersion":"0.3.1","plugins":[{"type":"calico","datastore_type":"kubernetes"}]}"#, 0o644);
+    let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny"}, "spec": {"podSelector": {}}});
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    ok("POST", policies, &policy);
+    let whole: &[&str] = &["--take-over=all"];
+    assert!(bed.fails(whole).contains("cannot enforce (networkpolicies/default/deny)"));
+    ok("DELETE", &format!("{policies}/deny"), &Value::Null);
+
+    let pod = json!({"nodeSelector": {"kubernetes.io/os": "linux"}, "containers": [{"name": "calico-node", "image": "calico/node:v3.18.0"}]});
+    let labels = json!({"k8s-app": "calico-node"});
+    let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "calico-node", "labels": labels},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}});
+    let sets = "/apis/apps/v1/namespaces/kube-system/daemonsets";
+    ok("POST", sets, &set);
+    let told = bed.fails(whole);
+    assert!(told.contains("kubectl -n kube-system patch daemonset calico-node"), "{told}");
+    assert!(!bed.exists("bin/percale") && !bed.exists("state/take-over"), "nothing was changed");
+    let patch = fs::read_to_string(top().join("install/manifests/calico-node-avoids.yaml")).unwrap();
+    let patch: Value = serde_saphyr::from_str(&patch).unwrap();
+    let mut set = ok("GET", &format!("{sets}/calico-node"), &Value::Null);
+    set["spec"]["template"]["spec"]["affinity"] = patch["spec"]["template"]["spec"]["affinity"].clone();
+    ok("PUT", &format!("{sets}/calico-node"), &set);
+
+    // No controller runs here: the test is the one that takes calico-node's pod away.
+    let mut running = pod.clone();
+    running["nodeName"] = json!("node1");
+    let running = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "calico-node-x", "labels": labels}, "spec": running});
+    let pods = "/api/v1/namespaces/kube-system/pods";
+    ok("POST", pods, &running);
+    let mut child = bed::Running(bed.command(whole).spawn().unwrap());
+    let label = || {
+        ok("GET", "/api/v1/nodes/node1", &Value::Null)["metadata"]["labels"]["percale.io/taken-over"].clone()
+    };
+    bed::wait_for("the label", || label() == "all");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(
+        child.0.try_wait().unwrap().is_none() && !bed.exists("state/take-over"),
+        "it waits for the pod to go"
+    );
+    ok("DELETE", &format!("{pods}/calico-node-x?gracePeriodSeconds=0"), &Value::Null);
+    assert!(child.0.wait().unwrap().success());
+    assert_eq!(
+        (bed.text("state/take-over").trim(), bed.text("bin/calico")),
+        ("all", bed.text("src/percale"))
+    );
+
+    // A restart of the init container, whatever it is asked for, goes on; also where a policy came since.
+    ok("POST", policies, &policy);
+    bed.ok(whole);
+    bed.ok(&[]);
+    assert_eq!(bed.text("state/take-over").trim(), "all");
+    assert!(bed.fails(&["--rollback"]).contains("--give-back"));
+    bed.ok(&["--give-back"]);
+    assert_eq!((label(), bed.text("state/take-over").trim()), (Value::Null, "given-back"));
+    assert_eq!(bed.text("bin/calico"), bed::plugin("Calico's"));
+    ok("DELETE", &format!("{policies}/deny"), &Value::Null);
+    ok("DELETE", &format!("{sets}/calico-node"), &Value::Null);
+    ok("DELETE", "/api/v1/nodes/node1", &Value::Null);
 }
 
 /// The chart as a release artifact, installed, upgraded and removed beside the manifests.

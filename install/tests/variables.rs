@@ -256,3 +256,61 @@ fn bad_usage() {
         assert_eq!(Bed::new().run(args).status.code(), Some(64), "{args:?}");
     }
 }
+
+/// Where containerd or CRI-O look elsewhere, it is said; where they look here, nothing is.
+#[test]
+fn the_runtimes_directories_are_looked_up() {
+    let cases = [
+        (
+            "etc/containerd/config.toml",
+            "[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\n",
+            "containerd looks for plugins in /usr/lib/cni",
+        ),
+        (
+            "etc/crio/crio.conf",
+            "[crio.network]\nnetwork_dir = \"/srv/net.d\"\n",
+            "CRI-O reads configurations from /srv/net.d",
+        ),
+        (
+            "etc/crio/crio.conf.d/10-x.conf",
+            "[crio.network]\nplugin_dirs = [\"/usr/libexec/cni/\"]\n",
+            "CRI-O looks for plugins in /usr/libexec/cni",
+        ),
+    ];
+    for (file, text, said) in cases {
+        let bed = Bed::new();
+        bed.put(file, text, 0o644);
+        let plan = bed.json_of(&["--dry-run", "-o", "json"]);
+        let warnings: Vec<&str> =
+            plan["warnings"].as_array().unwrap().iter().filter_map(|w| w.as_str()).collect();
+        assert!(warnings.iter().any(|w| w.contains(said)), "{file}: {warnings:?}");
+        assert!(bed.ok(&[]).contains(said), "{file}: said when it installs, too");
+    }
+    let bed = Bed::new();
+    bed.put(
+        "etc/crio/crio.conf",
+        "[crio.network]\nnetwork_dir = \"/net.d\"\nplugin_dirs = [\"/usr/libexec/cni\", \"/bin\"]\n",
+        0o644,
+    );
+    assert_eq!(bed.json_of(&["--dry-run", "-o", "json"])["warnings"], json!([]));
+}
+
+/// What the kubeconfig and the configuration take from the environment beside what the other tests show.
+#[test]
+fn names_and_protocols_of_the_cluster() {
+    let bed = Bed::new()
+        .account("token")
+        .env("KUBERNETES_SERVICE_PROTOCOL", "http")
+        .env("KUBERNETES_NODE_NAME", "node-7");
+    bed.ok(&[]);
+    let kubeconfig = bed.json("net.d/percale-kubeconfig");
+    assert_eq!(kubeconfig["clusters"][0]["cluster"]["server"], "http://10.96.0.1:443");
+    assert_eq!(bed.section()["nodename"], "node-7");
+    let bed = Bed::new().env("ETCD_DISCOVERY_SRV", "example.org");
+    bed.ok(&[]);
+    assert_eq!(bed.section()["datastore_type"], "etcdv3");
+    assert_eq!(bed.section()["etcd_discovery_srv"], "example.org");
+    let bed = Bed::new().env("CALICO_IPV6POOL_CIDR", "fd00:91::/64");
+    bed.ok(&[]);
+    assert_eq!(bed.section()["ipam"]["pools"], json!([{"cidr": "10.91.0.0/16"}, {"cidr": "fd00:91::/64"}]));
+}

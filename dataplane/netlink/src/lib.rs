@@ -35,6 +35,7 @@ mod table;
 mod table_content;
 mod tunnel;
 mod wireguard;
+pub mod xtables;
 
 pub use boot::boot_id;
 pub use conntrack::flush_conntrack;

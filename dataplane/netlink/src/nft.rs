@@ -1,4 +1,4 @@
-//! Running the program `nft`, bounded in time, one writer at a time.
+//! Running the program `nft` and its like, bounded in time, one writer at a time.
 
 use crate::error::FirewallError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,8 +17,42 @@ const USUAL_PLACES: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/
 
 /// Applies a script as one transaction.
 pub(crate) fn run(table: &str, script: &str, timeout: Duration) -> Result<(), FirewallError> {
+    execute("nft", &["-f", "-"], table, script, Stdio::null(), timeout)
+}
+
+/// Gives a program its input.
+pub(crate) fn feed(
+    program: &str,
+    args: &[&str],
+    input: &str,
+    timeout: Duration,
+) -> Result<(), FirewallError> {
+    execute(program, args, program, input, Stdio::null(), timeout)
+}
+
+/// What a program prints, at most 64 MiB of it.
+pub(crate) fn output(program: &str, args: &[&str], timeout: Duration) -> Result<String, FirewallError> {
+    let told = |e: io::Error| failed("read output of", program, e);
+    let out =
+        File::from(rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).map_err(|e| told(e.into()))?);
+    let copy = out.try_clone().map_err(told)?;
+    execute(program, args, program, "", Stdio::from(copy), timeout)?;
+    let (mut out, mut bytes) = (out, Vec::new());
+    out.rewind().map_err(told)?;
+    out.take(64 << 20).read_to_end(&mut bytes).map_err(told)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn execute(
+    program: &str,
+    args: &[&str],
+    table: &str,
+    script: &str,
+    out: Stdio,
+    timeout: Duration,
+) -> Result<(), FirewallError> {
     let input = in_memory(script).map_err(|e| failed("prepare input of", table, e))?;
-    let mut child = match start(input) {
+    let mut child = match start(program, args, input, out) {
         Ok(child) => child,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(FirewallError::NftMissing),
         Err(e) => return Err(failed("start", table, e)),
@@ -31,15 +65,15 @@ pub(crate) fn run(table: &str, script: &str, timeout: Duration) -> Result<(), Fi
     judge(child, table)
 }
 
-fn start(input: File) -> io::Result<Child> {
+fn start(program: &str, args: &[&str], input: File, out: Stdio) -> io::Result<Child> {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":");
     path.push(USUAL_PLACES);
-    Command::new("nft")
-        .args(["-f", "-"])
+    Command::new(program)
+        .args(args)
         .env("PATH", path)
         .stdin(Stdio::from(input))
-        .stdout(Stdio::null())
+        .stdout(out)
         .stderr(Stdio::piped())
         .spawn()
 }

@@ -116,8 +116,16 @@ fn ours(nl: &mut Nl, table: Table) -> Result<Vec<PodRouteSeen>, Error> {
         header[5] = table.protocol;
         Request::raw("list routes", "of the daemon", libc::RTM_GETROUTE, flags, &header)
     };
-    let keep = |route: &PodRouteSeen| route.table == table.id && route.protocol == table.protocol;
+    let keep = |route: &PodRouteSeen| {
+        route.table == table.id && route.protocol == table.protocol && !is_to_a_pod(route, table)
+    };
     nl.dump_filtered(make, |reply| inspect::route(&reply).filter(keep))
+}
+
+/// A route of newer Felix to a pod: one address, straight to a link. The pod is reached by it.
+fn is_to_a_pod(route: &PodRouteSeen, table: Table) -> bool {
+    let alone = route.dst.prefix_len() == route.dst.max_prefix_len();
+    alone && route.kind == RouteKind::Unicast && route.gateway.is_none() && route.metric != table.metric
 }
 
 fn send(nl: &mut Nl, requests: Vec<(IpNet, Request)>, synced: &mut Synced) -> Result<(), Error> {

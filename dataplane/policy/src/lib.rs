@@ -7,10 +7,12 @@
 //! | [`config`] | FelixConfiguration, environment and file, with Calico's precedence |
 //! | [`mtu`] | how large pods' packets may be |
 //! | [`autodetect`] | which of the host's addresses is the node's |
+//! | [`felix`] | Felix's rules in the words of `iptables-save`, and what removes them |
 //! | [`pools`] | the pools of a first start |
 
 pub mod autodetect;
 pub mod config;
+pub mod felix;
 pub mod graph;
 pub mod mtu;
 pub mod pools;

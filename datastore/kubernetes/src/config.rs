@@ -162,13 +162,13 @@ impl Config {
         let url = format!("https://{host}:{port}").parse();
         let url = url.map_err(|_| Failure::invalid(format!("KUBERNETES_SERVICE_HOST {host:?}: no host")))?;
         let mut config = kube::Config::new(url);
-        config.root_cert_file = authority(&account.join("ca.crt"))?;
+        trust(&mut config, authority(&account.join("ca.crt"))?);
         Ok((config, TokenSource::File(account.join("token"))))
     }
 
     fn override_tls(&self, config: &mut kube::Config) -> Result<(), Failure> {
         if let Some(file) = &self.ca_file {
-            config.root_cert_file = authority(file)?;
+            trust(config, authority(file)?);
         }
         let text = |file: &PathBuf| file.to_string_lossy().into_owned();
         if let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) {
@@ -178,8 +178,20 @@ impl Config {
             config.auth_info.client_key_data = None;
         }
         config.accept_invalid_certs |= self.insecure;
+        if config.accept_invalid_certs {
+            config.root_cert.get_or_insert_default();
+        }
         Ok(())
     }
+}
+
+/// The file alone is looked at: without the empty list the client asks for the system's authorities first, and a
+/// container has none.
+fn trust(config: &mut kube::Config, file: Option<PathBuf>) {
+    if file.is_some() {
+        config.root_cert.get_or_insert_default();
+    }
+    config.root_cert_file = file;
 }
 
 /// What would be passed over in silence, and reach another server or act as another user.

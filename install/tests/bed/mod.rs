@@ -122,6 +122,14 @@ impl Bed {
         told + &String::from_utf8_lossy(&out.stdout)
     }
 
+    /// Runs what prints JSON.
+    pub fn json_of(&self, args: &[&str]) -> Value {
+        let out = self.run(args);
+        let told = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{args:?}: {told}");
+        serde_json::from_slice(&out.stdout).unwrap()
+    }
+
     /// Runs what must fail; what it says.
     pub fn fails(&self, args: &[&str]) -> String {
         let out = self.run(args);

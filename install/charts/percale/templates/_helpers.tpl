@@ -38,6 +38,12 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
   value: {{ .Values.cni.confName | quote }}
 {{- end -}}
 
+{{- /* What the installer is told of Calico: false, plugin (true) or all. */ -}}
+{{- define "percale.takeOver" -}}
+{{- $stage := toString .Values.cni.takeOver -}}
+{{- if eq $stage "all" }}, --take-over=all{{ else if ne $stage "false" }}, --take-over{{ end -}}
+{{- end -}}
+
 {{- define "percale.installer" -}}
 image: {{ include "percale.image" (dict "root" . "component" "install") }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
