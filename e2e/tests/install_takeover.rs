@@ -411,10 +411,9 @@ fn whole_take_over(tag: &str, backend: &str) {
     let node = Node::new(tag);
     node.host("iptables -F; iptables -X");
     node.felix_writes(backend);
-    node.host(
-        "ip link add up0 type dummy && ip addr add 203.0.113.1/24 dev up0 && ip link set up0 up \
-         && ip route add 10.9.0.0/16 via 203.0.113.3 proto bird",
-    );
+    let outside = node.bed.netns("outside");
+    e2e::netns::join(&node.bed.host, &outside);
+    node.host("ip route add 10.9.0.0/16 via 192.0.2.2 proto bird");
     let ours = version(&node.bed, "ours");
     let installer = Installer::new(&node.bed, &ours, None);
     node.old_is_reached("before");

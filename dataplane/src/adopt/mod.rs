@@ -46,35 +46,56 @@ fn take_over(context: &Context) -> Result<()> {
         }
     }
     let begun = Instant::now();
-    let mut removed_before = false;
+    let mut seen = Seen::default();
     while !context.shutdown.is_set() {
         match chains::remove() {
-            Ok(Found::Nothing) => condition.ready(),
-            Ok(found) => told(&condition, found, &mut removed_before),
+            Ok(found) => seen.tell(&condition, found),
             Err(error) => condition.not_ready(format!("Calico's rules cannot be removed: {error:#}")),
         }
         if let Err(error) = routes::supersede(context, begun.elapsed() > LEARNING) {
             tracing::warn!("BIRD's routes: {error:#}");
         }
-        context.shutdown.wait(if begun.elapsed() < EARLY { TURN } else { RESYNC });
+        let is_early = begun.elapsed() < EARLY || seen.is_back();
+        context.shutdown.wait(if is_early { TURN } else { RESYNC });
     }
     Ok(())
 }
 
-fn told(condition: &Condition, found: Found, removed_before: &mut bool) {
-    match found {
-        Found::Nothing => {}
-        Found::Removed(count) if *removed_before => condition.not_ready(format!(
-            "calico-node is still at work on this node: its {count} chains came back. Keep it off (percale-install --take-over=all says how)"
-        )),
-        Found::Removed(count) => {
-            tracing::info!(count, "Felix's chains are removed");
-            *removed_before = true;
-            condition.ready();
+/// When Felix's chains were removed: first, and last of those times when they had come back.
+#[derive(Default)]
+struct Seen {
+    removed: bool,
+    back: Option<Instant>,
+}
+
+impl Seen {
+    /// A calico-node that runs writes again within this time.
+    fn is_back(&self) -> bool {
+        self.back.is_some_and(|at| at.elapsed() < EARLY)
+    }
+
+    fn tell(&mut self, condition: &Condition, found: Found) {
+        match found {
+            Found::Removed(count) => {
+                tracing::info!(count, "Felix's chains are removed");
+                self.back = self.removed.then(Instant::now);
+                self.removed = true;
+            }
+            Found::ForwardDrops => {
+                return condition.not_ready(
+                    "Calico's chains stay, because the policy of FORWARD is DROP and only they let pods through: \
+                     iptables -P FORWARD ACCEPT",
+                );
+            }
+            Found::Nothing => {}
         }
-        Found::ForwardDrops => condition.not_ready(
-            "Calico's chains stay, because the policy of FORWARD is DROP and only they let pods through: iptables -P FORWARD ACCEPT",
-        ),
+        match self.is_back() {
+            false => condition.ready(),
+            true => condition.not_ready(
+                "calico-node is still at work on this node: its chains came back, and were removed again. Keep it off \
+                 (percale-install --take-over=all says how)",
+            ),
+        }
     }
 }
 
