@@ -55,7 +55,7 @@ impl Arena {
         (block as usize).wrapping_sub(self.state.get() as usize) < PIECE
     }
 
-    fn take(&self, layout: Layout) -> Option<*mut u8> {
+    fn take(&self, layout: Layout) -> Option<Block> {
         if layout.align() > STEP || layout.size() > LARGEST || !SERVED.get() {
             return None;
         }
@@ -65,17 +65,23 @@ impl Arena {
     }
 }
 
+/// Memory that was taken. One that was never given back is still zero.
+struct Block {
+    at: *mut u8,
+    is_zero: bool,
+}
+
 impl State {
-    fn take(&mut self, class: usize, size: usize) -> Option<*mut u8> {
+    fn take(&mut self, class: usize, size: usize) -> Option<Block> {
         let free = self.free[class];
         if !free.is_null() {
             // SAFETY: a block in a list was given back, has at least STEP bytes and is aligned.
             self.free[class] = unsafe { free.cast::<*mut u8>().read() };
-            return Some(free);
+            return Some(Block { at: free, is_zero: false });
         }
         let block = self.piece.get_mut(self.used..self.used + size)?;
         self.used += size;
-        Some(block.as_mut_ptr())
+        Some(Block { at: block.as_mut_ptr(), is_zero: true })
     }
 
     fn give_back(&mut self, class: usize, block: *mut u8) {
@@ -100,7 +106,17 @@ fn class_of(size: usize) -> (usize, usize) {
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise about `layout` is passed on.
-        self.take(layout).unwrap_or_else(|| unsafe { System.alloc(layout) })
+        self.take(layout).map_or_else(|| unsafe { System.alloc(layout) }, |block| block.at)
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise about `layout` is passed on.
+        let Some(block) = self.take(layout) else { return unsafe { System.alloc_zeroed(layout) } };
+        if !block.is_zero {
+            // SAFETY: the block has at least the size of `layout`.
+            unsafe { block.at.write_bytes(0, layout.size()) };
+        }
+        block.at
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

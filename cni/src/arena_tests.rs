@@ -80,6 +80,22 @@ fn what_is_given_back_is_used_again() {
 }
 
 #[test]
+fn what_is_asked_for_as_zeros_is_zero_also_when_it_was_used_before() {
+    let arena = arena();
+    for size in [16, 1000, 20_000, LARGEST + 1] {
+        for _ in 0..2 {
+            // SAFETY: each block is given back once, with its layout.
+            unsafe {
+                let block = arena.alloc_zeroed(layout(size));
+                assert_held(block, size, 0);
+                block.write_bytes(7, size);
+                arena.dealloc(block, layout(size));
+            }
+        }
+    }
+}
+
+#[test]
 fn the_system_serves_what_is_large_what_is_too_much_and_other_threads() {
     let arena = arena();
     // SAFETY: each block is given back once, with its layout.

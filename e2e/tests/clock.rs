@@ -1,4 +1,4 @@
-//! The clock set back, and a new boot. These need the debug build, which has a test clock.
+//! The clock set back, a new boot, and a panic. These need the debug build, where tests can cause them.
 // REQ: A-16
 
 #![allow(clippy::unwrap_used)]
@@ -86,4 +86,22 @@ fn leases_of_the_boot_before_are_found_and_their_pods_start_again() {
     again.iter().for_each(|p| network.del(p).unwrap());
     nothing_held(&bed);
     kernel_is_clean(&bed.host);
+}
+
+#[test]
+fn a_panic_is_answered_in_json_and_what_was_done_is_undone() {
+    let bed = Bed::debug("panic");
+    let mut network = Network::new(&bed, "net", vec![conf::percale(&bed)]);
+    let space = bed.netns("pod");
+    let pod = &pods(std::slice::from_ref(&space))[0];
+    network.env = vec![("PERCALE_TEST_PANIC".to_owned(), "1".to_owned())];
+    let failure = network.add(pod).unwrap_err();
+    assert_eq!(failure.code(), Some(100), "{failure}");
+    assert!(failure.to_string().contains("a test wanted a panic"), "{failure}");
+    nothing_held(&bed);
+    kernel_is_clean(&bed.host);
+    network.env.clear();
+    network.add(pod).unwrap();
+    network.del(pod).unwrap();
+    nothing_held(&bed);
 }

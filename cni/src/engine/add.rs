@@ -51,8 +51,16 @@ pub(crate) fn add(call: &Call, netns: &Netns) -> Result<CniResult, CniError> {
     call.phase("endpoint", || endpoint::write(call, &facts, &place, &plan, &wired, &mut undo))?;
     call.phase("policy", || gates::await_policy(call));
     call.phase("sync", || settle(call))?;
+    panic_for_a_test();
     undo.keep();
     Ok(result::of_pod(call, &plan, &wired, &leased))
+}
+
+/// In debug builds alone: shows that a panic unwinds, in a program whose C library is not the one that
+/// rustc reckons with.
+fn panic_for_a_test() {
+    #[cfg(debug_assertions)]
+    assert!(std::env::var_os("PERCALE_TEST_PANIC").is_none(), "a test wanted a panic");
 }
 
 /// The lease is on the medium before the answer, and not before the wiring: a loss of power takes the

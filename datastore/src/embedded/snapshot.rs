@@ -6,10 +6,14 @@ use super::header::Header;
 use super::record::{self, Item, PageRef};
 use super::{damage, failed};
 use crate::Error;
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 /// A page is closed when it holds at least this much.
 pub(super) const PAGE: usize = 16 << 10;
+/// A page of this length is kept until another one is read: 64 KiB, which only large values exceed.
+const KEPT: usize = 64 << 10;
+const SENSELESS: &str = "a page makes no sense";
 /// The writer hands this much to the disk at a time.
 const CHUNK: usize = 256 << 10;
 /// What a page and its place in the index take beside the entries, at most.
@@ -21,9 +25,16 @@ pub(super) fn room(live: u64) -> u64 {
 }
 
 /// The pages of a snapshot.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Index {
     pages: Vec<PageRef>,
+    /// What was read last, which a plan's next query is often about too. A snapshot never changes.
+    last: Cell<Option<Page>>,
+}
+
+struct Page {
+    at: u64,
+    payload: Vec<u8>,
 }
 
 impl Index {
@@ -35,7 +46,7 @@ impl Index {
         let payload = read_frame(disk, file, header.seed(), Kind::Index, header.index_at, size)?;
         let pages = record::pages(&payload, header.data_at()..header.index_at)
             .ok_or_else(|| damage(disk, file, header.index_at, "the index makes no sense"))?;
-        Ok(Self { pages })
+        Ok(Self { pages, last: Cell::default() })
     }
 
     /// Calls `f` for every entry from the first with `key >= from` on, in key order, until it breaks.
@@ -48,17 +59,44 @@ impl Index {
         mut f: impl FnMut(Item) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
         let after = self.pages.partition_point(|p| p.first.as_str() <= from);
-        for page in &self.pages[after.saturating_sub(1)..] {
-            let payload = read_frame(disk, file, seed, Kind::Page, page.at, page.size as usize)?;
-            for item in record::items(&payload) {
-                let item = item.map_err(|_| damage(disk, file, page.at, "a page makes no sense"))?;
-                if item.key >= from && f(item)?.is_break() {
-                    return Ok(());
-                }
+        for place in &self.pages[after.saturating_sub(1)..] {
+            let page = self.page(disk, file, seed, place)?;
+            let broke = each(&page.payload, from, &mut f, || damage(disk, file, page.at, SENSELESS))?;
+            if page.payload.len() <= KEPT {
+                self.last.set(Some(page));
+            }
+            if broke.is_break() {
+                return Ok(());
             }
         }
         Ok(())
     }
+
+    fn page(&self, disk: &dyn Disk, file: File, seed: Seed, place: &PageRef) -> Result<Page, Error> {
+        match self.last.take().filter(|page| page.at == place.at) {
+            Some(page) => Ok(page),
+            None => {
+                let payload = read_frame(disk, file, seed, Kind::Page, place.at, place.size as usize)?;
+                Ok(Page { at: place.at, payload })
+            }
+        }
+    }
+}
+
+/// The entries of a page from the first with `key >= from` on.
+fn each(
+    payload: &[u8],
+    from: &str,
+    f: &mut impl FnMut(Item) -> Result<ControlFlow<()>, Error>,
+    senseless: impl Fn() -> Error,
+) -> Result<ControlFlow<()>, Error> {
+    for item in record::items(payload) {
+        let item = item.map_err(|_| senseless())?;
+        if item.key >= from && f(item)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 fn read_frame(

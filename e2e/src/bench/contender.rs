@@ -81,6 +81,9 @@ impl Contender {
     }
 
     fn peer(name: &str, bed: Bed, mut plugin: Value, families: Families) -> Self {
+        for program in [plugin["type"].as_str().expect("a plugin has a type"), "host-local"] {
+            bed.copy_plugin(program);
+        }
         plugin["ipam"] = conf::host_local(&bed, families.subnets());
         plugin["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}]);
         if families != Families::V4 {

@@ -49,15 +49,23 @@ pub struct Rounds {
     pub bursts: usize,
 }
 
-/// Runs everything about the plugin; answers the verdict on the instruction counts.
-pub fn cni(rounds: &Rounds) -> Verdict {
+/// Runs everything about the plugin, or of it only the cases named in `only` (`calls`, `ipam`, `bursts`,
+/// `memory`); answers the verdict on the instruction counts.
+pub fn cni(rounds: &Rounds, only: &[String]) -> Verdict {
+    let wanted = |case: &str| only.is_empty() || only.iter().any(|name| name == case);
     let mut report = Report::new("cni");
-    one_at_a_time(rounds, &mut report);
-    ipam_alone(rounds, &mut report);
-    for pods in [30, 110] {
+    if wanted("calls") {
+        one_at_a_time(rounds, &mut report);
+    }
+    if wanted("ipam") {
+        ipam_alone(rounds, &mut report);
+    }
+    for pods in [30, 110].into_iter().filter(|_| wanted("bursts")) {
         bursts(rounds, pods, &mut report);
     }
-    peak_memory(&mut report);
+    if wanted("memory") {
+        peak_memory(&mut report);
+    }
     report.finish();
     counts::measure()
 }

@@ -1,4 +1,4 @@
-//! Runs a benchmark: `bench cni`, or of it only what does not depend on time: `bench counts`; `bench bgp`; `bench daemon`; `bench ipam`.
+//! Runs a benchmark: `bench cni [calls|ipam|bursts|memory]...`, or of it only what does not depend on time: `bench counts`; `bench bgp`; `bench daemon`; `bench ipam`.
 //! `bench builds DIR...` compares builds of ours, each a directory of binaries, with each other.
 //! Called by `scripts/bench` and `scripts/test`, which build what it measures.
 
@@ -10,7 +10,10 @@ fn main() -> ExitCode {
     let calls = count("PERCALE_BENCH_CALLS", 60);
     let bursts = count("PERCALE_BENCH_BURSTS", 5);
     let verdict = match std::env::args().nth(1).as_deref() {
-        Some("cni") => cni(&Rounds { calls, bursts }),
+        Some("cni") => {
+            let only: Vec<String> = std::env::args().skip(2).collect();
+            cni(&Rounds { calls, bursts }, &only)
+        }
         Some("bgp") => bgp(count("PERCALE_BENCH_ROUNDS", 3)),
         Some("counts") => counts(),
         Some("daemon") => {
