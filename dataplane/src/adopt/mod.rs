@@ -40,8 +40,8 @@ pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
 fn take_over(context: &Context) -> Result<()> {
     let condition = context.health.condition("take-over");
     condition.not_ready("waiting for routes and rules of our own before Calico's go");
-    while !context.plane.wait_synced(TURN / 4) {
-        if context.shutdown.is_set() {
+    while !context.plane.is_synced() {
+        if context.shutdown.wait(TURN / 4) {
             return Ok(());
         }
     }

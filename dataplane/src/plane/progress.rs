@@ -27,6 +27,11 @@ impl Progress {
         self.with(|state| state.synced.as_ref().is_some_and(same))
     }
 
+    /// Whether the kernel is as wished for this node, with whatever addresses it had then.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.with(|state| state.synced.is_some())
+    }
+
     /// Blocks of others that this node has addresses of, as far as the store was read.
     pub(crate) fn borrowed(&self) -> BTreeSet<IpNet> {
         self.with(|state| state.borrowed.clone())
