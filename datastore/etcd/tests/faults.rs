@@ -96,7 +96,7 @@ fn a_commit_whose_answer_is_lost_is_not_repeated() {
     let server = Server::start();
     server.open();
     let proxy = Proxy::to(server.port);
-    let store = open(&to(&[proxy.url()]));
+    let store = open(&to(&[proxy.url("http")]));
     store.commit(&[put("/count", Expect::Absent, "0")], soon()).unwrap();
     proxy.deafen(true);
     let (made, took) = timed(|| store.commit(&[put("/count", Expect::Any, "1")], soon()));
@@ -116,7 +116,7 @@ fn a_cut_connection_is_replaced_unseen() {
     let server = Server::start();
     server.open();
     let proxy = Proxy::to(server.port);
-    let store = open(&to(&[proxy.url()]));
+    let store = open(&to(&[proxy.url("http")]));
     for n in 0..5 {
         proxy.cut();
         // The end of the connection reaches us in its own time; commits are not repeated meanwhile.
@@ -133,7 +133,7 @@ fn a_stalled_connection_is_left_for_another_endpoint() {
     let server = Server::start();
     server.open();
     let (one, two) = (Proxy::to(server.port), Proxy::to(server.port));
-    let store = open(&to(&[one.url(), two.url()]));
+    let store = open(&to(&[one.url("http"), two.url("http")]));
     store.commit(&[put("/k", Expect::Absent, "1")], soon()).unwrap();
     one.stall(true);
     two.stall(true);
@@ -152,7 +152,7 @@ fn short_deadlines_find_the_living_endpoint_too() {
     let server = Server::start();
     server.open();
     let proxies = [Proxy::to(server.port), Proxy::to(server.port)];
-    let store = open(&to(&[proxies[0].url(), proxies[1].url()]));
+    let store = open(&to(&[proxies[0].url("http"), proxies[1].url("http")]));
     let used = usize::from(proxies[0].accepted() == 0);
     proxies[used].stall(true);
     let short = || within(Duration::from_secs(1));

@@ -14,7 +14,7 @@ use support::proxy::Proxy;
 use support::{Server, delete, next, open, put, soon};
 
 fn through(proxy: &Proxy) -> Config {
-    Config { endpoints: vec![proxy.url()], ..Config::default() }
+    Config { endpoints: vec![proxy.url("http")], ..Config::default() }
 }
 
 fn compact(server: &Server, revision: u64) {

@@ -44,6 +44,9 @@ fn a_silent_server_is_known_in_seconds_and_taken_again_when_it_speaks() {
     let store = bed.open();
     let server = Pid::from_raw(bed.server_pid()).unwrap();
     kill_process(server, Signal::STOP).unwrap();
+    while !is_stopped(server) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let began = Instant::now();
     let error = store.get(&[&handle("silent")], within(Duration::from_secs(2))).unwrap_err();
     assert!(error.kind == ErrorKind::Timeout && began.elapsed() < Duration::from_secs(3), "{error}");
@@ -53,11 +56,22 @@ fn a_silent_server_is_known_in_seconds_and_taken_again_when_it_speaks() {
     commit(&store, &[put(&handle("silent"), Expect::Absent, VALUE)]);
 }
 
+/// Whether none of its threads runs on: the state after the name in parentheses, `proc_pid_stat(5)`.
+fn is_stopped(server: Pid) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.as_raw_nonzero())).unwrap();
+    let stat = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default()
+    };
+    tasks
+        .map(stat)
+        .all(|stat| stat.is_empty() || stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+}
+
 #[test]
 fn cut_connections_are_replaced_and_lost_answers_understood() {
     let bed = Bed::shared();
     let proxy = Proxy::to(bed.port());
-    let store = support::open(&Config { endpoint: proxy.url(), ..bed.config() });
+    let store = support::open(&Config { endpoint: proxy.url("https"), ..bed.config() });
     for n in 0..5 {
         proxy.cut();
         commit(&store, &[put(&handle(&format!("cut-{n}")), Expect::Absent, VALUE)]);

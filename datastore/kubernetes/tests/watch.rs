@@ -21,7 +21,7 @@ fn handle(name: &str) -> String {
 
 fn through(bed: &Bed, proxy: &Proxy) -> datastore_kubernetes::Kubernetes {
     let watch_silence = Some(Duration::from_secs(2));
-    support::open(&Config { endpoint: proxy.url(), watch_silence, ..bed.config() })
+    support::open(&Config { endpoint: proxy.url("https"), watch_silence, ..bed.config() })
 }
 
 fn is_put(event: &Event, key: &str) -> bool {

@@ -4,12 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 pub mod certs;
+#[path = "../../../tests/support/proxy.rs"]
 pub mod proxy;
 
 use datastore::{CommitError, Deadline, Error, ErrorKind, Event, Store, Watch};
 use datastore_etcd::{Config, Etcd};
 use model::store::{Entry, Expect, Write};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -109,8 +110,11 @@ impl Server {
         let _ = child.wait();
     }
 
+    /// Stops it; when this returns none of its threads runs on.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let stopped = waitpid(Some(self.pid()), WaitOptions::UNTRACED).unwrap();
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()), "etcd ended");
     }
 
     pub fn go_on(&self) {
@@ -118,8 +122,11 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = self.child.as_ref().unwrap().id();
-        kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().unwrap())
     }
 }
 

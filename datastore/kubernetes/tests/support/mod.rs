@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
+#[path = "../../../tests/support/proxy.rs"]
 pub mod proxy;
 
 use datastore::{CommitError, Deadline, Event, Store, Watch};

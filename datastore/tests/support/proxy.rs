@@ -1,4 +1,5 @@
-//! A TCP proxy on loopback whose connections can be cut, or stall as through a dead network.
+//! For tests of the stores of clusters: a TCP proxy on loopback whose connections can be cut, or stall
+//! as through a dead network.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -41,8 +42,8 @@ impl Proxy {
         Self { port, state }
     }
 
-    pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+    pub fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// Ends all connections; new ones are taken.
