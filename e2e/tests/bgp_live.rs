@@ -151,8 +151,9 @@ fn bfd_over_several_hops() {
     let node = Node::start(&fabric, 1);
     ip(&node.ns, &format!("route add {far}/32 via {TOR}"));
     let options = format!("source address {far}; multihop 2; bfd on;");
-    let bird = Bird::start(&fabric, 101, &bird(101, 65010, NET, "10.99.0.1 as 64512", &options));
+    let mut bird = Bird::prepare(&fabric, 101, &bird(101, 65010, NET, "10.99.0.1 as 64512", &options));
     ip(&bird.ns, &format!("addr add {far}/32 dev lo"));
+    bird.begin();
     node.await_up(far);
     soon("BFD is up", || (node.peer(far)["bfd"] == "Up", bird.ask("show bfd sessions")));
     soon("BIRD says so too", || {
@@ -165,6 +166,26 @@ fn bfd_over_several_hops() {
     while routed(&node) {
         assert!(begun.elapsed() < Duration::from_millis(250), "{:?}", begun.elapsed());
     }
+}
+
+/// A node whose address comes after its daemon, as from DHCP: BFD begins when it is there.
+// REQ: B-08
+#[test]
+fn bfd_waits_for_the_nodes_address() {
+    let fabric = fabric("bfdlate");
+    let bfd = json!({"annotations": {"percale.io/bfd": BFD}});
+    fabric.put_with("bgppeers", "tor", bfd, json!({"peerIP": TOR, "asNumber": 65010}));
+    fabric.put_node(1, json!({}), json!({}));
+    let mut node = Node::prepare(&fabric, 1);
+    // The store is reached from another one.
+    ip(&node.ns, "addr add 10.99.0.201/16 dev eth0");
+    ip(&node.ns, "addr del 10.99.0.1/24 dev eth0");
+    node.run();
+    let bird = Bird::start(&fabric, 101, &plain("bfd on;"));
+    soon("the daemon says why there is none", || (node.log().contains("no BFD session yet"), node.log()));
+    ip(&node.ns, "addr add 10.99.0.1/24 dev eth0");
+    node.await_up(TOR);
+    soon("BFD is up", || (node.peer(TOR)["bfd"] == "Up", bird.ask("show bfd sessions")));
 }
 
 /// What operators and speakers tell each other at the end of a session is shown at both ends.

@@ -1,6 +1,7 @@
 //! BFD on sockets, in a thread of its own: a busy routing table must not make a session late.
 
 use super::poller::{Poller, Ready, Waker};
+use bgp::Time;
 use bgp::bfd::{Input, Intervals, Output, Packet, Reach, Session, State};
 use peering::BfdWish;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -9,12 +10,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const WOKEN: u64 = 0;
 /// RFC 5881 section 4.
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 const READ: Ready = Ready { read: true, write: false };
+/// Between attempts to begin a session.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A session that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,9 @@ pub(super) struct Bfd<F> {
     begun: Instant,
     listeners: Vec<Listener>,
     sessions: BTreeMap<IpAddr, Running>,
+    /// Sessions that could not begin: the node's address may come later.
+    missing: Wanted,
+    retry_at: Option<Time>,
     discriminator: u32,
     report: F,
 }
@@ -76,6 +82,8 @@ impl<F: FnMut(IpAddr, Output)> Bfd<F> {
             begun: Instant::now(),
             listeners: Vec::new(),
             sessions: BTreeMap::new(),
+            missing: Wanted::new(),
+            retry_at: None,
             discriminator,
             report,
         })
@@ -84,7 +92,8 @@ impl<F: FnMut(IpAddr, Output)> Bfd<F> {
     /// Until whoever orders is gone.
     pub fn run(mut self, orders: &Receiver<Wanted>, waker: &Waker) -> io::Result<()> {
         loop {
-            let next = self.sessions.values().filter_map(|r| r.session.poll_timeout()).min();
+            let sessions = self.sessions.values().filter_map(|r| r.session.poll_timeout());
+            let next = sessions.chain(self.retry_at).min();
             let ready = self.poller.wait(next.map(|at| at.saturating_sub(self.begun.elapsed())))?;
             for (token, _) in ready {
                 match token {
@@ -92,10 +101,13 @@ impl<F: FnMut(IpAddr, Output)> Bfd<F> {
                     listener => self.receive(listener as usize - 1),
                 }
             }
-            match orders.try_recv() {
-                Ok(wanted) => self.set(wanted),
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => return Ok(()),
+            // One wake may stand for several orders.
+            loop {
+                match orders.try_recv() {
+                    Ok(wanted) => self.set(wanted),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
             }
             self.timeouts();
         }
@@ -103,15 +115,22 @@ impl<F: FnMut(IpAddr, Output)> Bfd<F> {
 
     fn set(&mut self, wanted: Wanted) {
         self.sessions.retain(|addr, r| wanted.get(addr) == Some(&r.peer));
-        for (addr, peer) in wanted {
-            if self.sessions.contains_key(&addr) {
-                continue;
-            }
+        let running = |addr: &IpAddr| self.sessions.contains_key(addr);
+        self.missing = wanted.into_iter().filter(|(addr, _)| !running(addr)).collect();
+        self.start_missing(|peer, error| tracing::warn!(%peer, %error, "no BFD session yet"));
+    }
+
+    fn start_missing(&mut self, failed: impl Fn(IpAddr, io::Error)) {
+        for (addr, peer) in std::mem::take(&mut self.missing) {
             match self.start(addr, peer) {
                 Ok(running) => drop(self.sessions.insert(addr, running)),
-                Err(error) => tracing::warn!(peer = %addr, %error, "no BFD session"),
+                Err(error) => {
+                    failed(addr, error);
+                    self.missing.insert(addr, peer);
+                }
             }
         }
+        self.retry_at = (!self.missing.is_empty()).then(|| self.begun.elapsed() + RETRY);
     }
 
     fn start(&mut self, addr: IpAddr, peer: BfdPeer) -> io::Result<Running> {
@@ -163,6 +182,9 @@ impl<F: FnMut(IpAddr, Output)> Bfd<F> {
 
     fn timeouts(&mut self) {
         let now = self.begun.elapsed();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.start_missing(|_, _| {});
+        }
         let due = |r: &Running| r.session.poll_timeout().is_some_and(|at| at <= now);
         let all: Vec<IpAddr> = self.sessions.iter().filter(|(_, r)| due(r)).map(|(a, _)| *a).collect();
         for addr in all {

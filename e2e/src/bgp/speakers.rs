@@ -65,12 +65,21 @@ pub struct Bird {
 
 impl Bird {
     pub fn start(fabric: &Fabric, n: u8, conf: &str) -> Self {
+        let mut bird = Self::prepare(fabric, n, conf);
+        bird.begin();
+        bird
+    }
+
+    /// One that does nothing yet, for what has to be in its namespace before: its BFD never looks for an address again.
+    pub fn prepare(fabric: &Fabric, n: u8, conf: &str) -> Self {
         let conf = write(fabric, &format!("bird{n}.conf"), conf);
         let socket = fabric.path(&format!("bird{n}.ctl"));
         let log = fabric.path(&format!("bird{n}.log"));
-        let mut bird = Self { process: None, ns: fabric.host(n), conf, socket, log };
-        bird.run_with(&[]);
-        bird
+        Self { process: None, ns: fabric.host(n), conf, socket, log }
+    }
+
+    pub fn begin(&mut self) {
+        self.run_with(&[]);
     }
 
     /// Starts it again: it takes up where it was (`-R`).
