@@ -176,6 +176,28 @@ impl Cluster {
         }
     }
 
+    /// Makes an account without any rights; its token, for ten minutes.
+    pub fn account(&self, namespace: &str, name: &str) -> String {
+        let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+        self.api("POST", &accounts, Some(&account));
+        let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}});
+        let given = self.api("POST", &format!("{accounts}/{name}/token"), Some(&asked));
+        given["status"]["token"].as_str().unwrap_or_else(|| panic!("{given}")).to_owned()
+    }
+
+    /// Gives such an account a cluster role of its own name, of these rules.
+    pub fn grant(&self, namespace: &str, account: &str, rules: &Value) {
+        let (api, version) = ("/apis/rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io/v1");
+        let meta = json!({"name": account});
+        let role = json!({"apiVersion": version, "kind": "ClusterRole", "metadata": meta, "rules": rules});
+        let to = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": account});
+        let whose = json!([{"kind": "ServiceAccount", "name": account, "namespace": namespace}]);
+        let binding = json!({"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": meta, "roleRef": to, "subjects": whose});
+        self.api("POST", &format!("{api}/clusterroles"), Some(&role));
+        self.api("POST", &format!("{api}/clusterrolebindings"), Some(&binding));
+    }
+
     /// Writes an object of Calico's under its key, whatever was there; `None` deletes it.
     pub fn put(&self, kind: Kind, key: &str, value: Option<Value>) {
         let value = value.map(|value| value.to_string().into_bytes());
@@ -336,6 +358,13 @@ impl Node {
     pub fn kubeconfig(&self, url: &str) -> String {
         let text = fs::read_to_string(self.cluster.plugin_kubeconfig()).expect("the bed has a kubeconfig");
         text.replace(&self.cluster.url(), url)
+    }
+
+    /// Lets the bed's kubeconfig be another account's.
+    pub fn use_token(&self, bed: &Bed, token: &str) {
+        let good = self.kubeconfig(&self.bridge.url("https"));
+        let own = good.split("token: \"").nth(1).and_then(|rest| rest.split('"').next());
+        bed.write("kubeconfig", good.replace(own.expect("the bed's kubeconfig has a token"), token));
     }
 
     /// The plugin's configuration, with dual stack.

@@ -92,6 +92,14 @@ impl<'a> KubeNode<'a> {
         self.bed.path("machine/up").join(path.trim_start_matches('/'))
     }
 
+    /// Writes a file of the machine, as its processes see it.
+    pub fn put(&self, path: &str, mode: &str, content: File) {
+        let script = "mkdir -p \"${1%/*}\"; cat > \"$1\"; chmod \"$2\" \"$1\"";
+        let mut command = Command::new("nsenter");
+        command.args(["-m", "-t", &self.containerd.pid().to_string(), "sh", "-ec", script, "sh", path, mode]);
+        must(command.stdin(content));
+    }
+
     /// Creates a pod that does nothing, for the scheduler to place.
     pub fn create_pod(&self, name: &str) {
         let container = json!({"name": "c", "image": "localhost/pause:1", "imagePullPolicy": "Never"});
@@ -153,11 +161,19 @@ fn program() -> PathBuf {
 pub fn manifests(registry: &str, node: &KubeNode, sets: &[&str]) -> String {
     let url = node.bridge.url("https");
     let (host, port) = url.trim_start_matches("https://").split_once(':').expect("a port");
+    let image = format!("image.registry={registry},image.tag=test");
+    let server = format!("apiServer.host={host},apiServer.port={port}");
+    chart(&[], &[&[image.as_str(), &server], sets].concat())
+}
+
+/// The chart's templates, or some of them, with these values.
+pub fn chart(templates: &[&str], sets: &[&str]) -> String {
     let mut helm = Command::new(crate::bins::go_tools().join("bin/helm"));
     helm.args(["template", "percale"]).arg(workspace().join("install/charts/percale"));
     helm.args(["-n", "percale-system", "--kube-version", "1.36.0"]);
-    helm.args(["--set", &format!("image.registry={registry},image.tag=test")]);
-    helm.args(["--set", &format!("apiServer.host={host},apiServer.port={port}")]);
+    for template in templates {
+        helm.arg("--show-only").arg(format!("templates/{template}"));
+    }
     for set in sets {
         helm.args(["--set", set]);
     }

@@ -286,22 +286,15 @@ fn the_doctor_looks_at_the_node_the_account_and_certificates() {
         bed.write("state/nodename", &node.name);
         if kind == Kind::Kubernetes {
             // An account without rights, whose token ends soon, and a token that nobody takes.
-            let accounts = "/api/v1/namespaces/default/serviceaccounts";
-            let account =
-                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": node.name}});
-            node.cluster.api("POST", accounts, Some(&account));
-            let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}});
-            let given = node.cluster.api("POST", &format!("{accounts}/{}/token", node.name), Some(&asked));
-            let weak = given["status"]["token"].as_str().unwrap_or_else(|| panic!("{given}"));
-            let good = std::fs::read_to_string(bed.path("kubeconfig")).unwrap();
-            let token = good.split("token: \"").nth(1).unwrap().split('"').next().unwrap();
-            bed.write("kubeconfig", good.replace(token, weak));
+            let weak = node.cluster.account("default", &node.name);
+            node.use_token(&bed, &weak);
             let found = look();
             assert!(
                 found[0].contains("kube-system"),
                 "it may not even look at what tells clusters apart: {found:?}"
             );
-            grant_little(&node);
+            let little = json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}]);
+            node.cluster.grant("default", &node.name, &little);
             let found = look();
             assert!(
                 found.iter().any(|what| what.contains("may not") && what.contains("create ipamblocks")),
@@ -311,20 +304,8 @@ fn the_doctor_looks_at_the_node_the_account_and_certificates() {
                 found.iter().any(|what| what.contains("the token in") && what.contains("ends in")),
                 "{found:?}"
             );
-            bed.write("kubeconfig", good.replace(token, "none"));
+            node.use_token(&bed, "none");
             assert!(look()[0].contains("kubeconfig"), "{:?}", look());
         }
     }
-}
-
-/// Lets the node's account read namespaces, and nothing else.
-fn grant_little(node: &Node) {
-    let (api, version) = ("/apis/rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io/v1");
-    let rules = json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}]);
-    let role = json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": node.name}, "rules": rules});
-    let binding = json!({"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": node.name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": node.name},
-        "subjects": [{"kind": "ServiceAccount", "name": node.name, "namespace": "default"}]});
-    node.cluster.api("POST", &format!("{api}/clusterroles"), Some(&role));
-    node.cluster.api("POST", &format!("{api}/clusterrolebindings"), Some(&binding));
 }

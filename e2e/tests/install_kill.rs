@@ -5,14 +5,16 @@
 #![allow(clippy::unwrap_used)]
 
 use e2e::clean::{kernel_is_clean, nothing_held};
+use e2e::cnirun::addresses;
 use e2e::containerd::CNI_VERSION;
 use e2e::installer::{Installer, put_program, same, version};
 use e2e::netns::must;
 use e2e::random::{Random, seed};
 use e2e::strace::{SIDE_EFFECTS, count_into, kill_at};
-use e2e::{Attachment, Bed, Network, bins, conf};
+use e2e::{Attachment, Bed, Netns, Network, bins, conf, probe};
 use serde_json::{Value, json};
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -41,6 +43,8 @@ struct Lab<'a> {
     bed: &'a Bed,
     /// A pod that runs all the time, and the namespace of others.
     running: Attachment,
+    pod: Netns,
+    addresses: Vec<IpAddr>,
     other: Attachment,
     own: Value,
 }
@@ -100,8 +104,10 @@ impl Lab<'_> {
         let result = network.add(&self.other).unwrap_or_else(|e| panic!("ADD after a kill at {point}: {e}"));
         assert!(!result.is_null());
         network.del(&self.other).unwrap_or_else(|e| panic!("DEL after a kill at {point}: {e}"));
-        let addresses = e2e::clean::pod_routes(&self.bed.host).len();
-        assert_eq!(addresses, 2, "the running pod's routes after a kill at {point}");
+        for ip in &self.addresses {
+            probe::tcp(&self.bed.host, &self.pod, *ip)
+                .unwrap_or_else(|e| panic!("the running pod's {ip} after a kill at {point}: {e}"));
+        }
     }
 
     fn finished(&self, scenario: &Scenario, point: &str) {
@@ -232,9 +238,10 @@ fn killed_at_every_point_of_every_way() {
     let (pod, other) = (bed.netns("pod"), bed.netns("other"));
     let own = conf::conflist("net", CNI_VERSION, &[conf::percale(&bed)]);
     let (running, other) = (Attachment::new("running", &pod), Attachment::new("other", &other));
-    let lab = Lab { bed: &bed, running, other, own };
     let first = Network::new(&bed, "net", vec![conf::percale(&bed)]);
-    first.add(&lab.running).unwrap();
+    let addresses = addresses(&first.add(&running).unwrap());
+    assert_eq!(addresses.len(), 2);
+    let lab = Lab { bed: &bed, running, pod, addresses, other, own };
     start_etcd(&bed);
     let scenarios = scenarios(&lab);
     let mut points: Vec<(usize, &str, u32)> = Vec::new();

@@ -5,12 +5,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use e2e::cluster::Cluster;
+use e2e::cluster::{Cluster, Kind, key, resource};
+use e2e::installer::version;
 use e2e::kubelet::{KubeNode, is_ready, manifests, wait_long};
 use e2e::netns::must;
-use e2e::{Bed, Netns, bins, probe};
-use serde_json::Value;
-use std::fs;
+use e2e::{Bed, Netns, bins, conf, probe};
+use serde_json::{Value, json};
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -76,6 +77,116 @@ fn metric(bed: &Bed, name: &str) -> f64 {
     stream.read_to_string(&mut text).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name}: {text}")).trim().parse().unwrap()
+}
+
+/// A pod reaches the host and is reached by it.
+fn reached(bed: &Bed, node: &mut KubeNode, pod: &str, when: &str) {
+    let ip = running(node, &[pod]).unwrap()[0];
+    let space = space(node, pod);
+    probe::tcp(&bed.host, &space, ip).unwrap_or_else(|e| panic!("host to {pod} {when}: {e}"));
+}
+
+/// The node as Calico's installer leaves it; its plugin is played by another build of ours under its names.
+fn calico_installs(bed: &Bed, node: &KubeNode) {
+    let theirs = version(bed, "theirs");
+    let loopback = bins::go_tools().join("plugins/loopback");
+    for (name, file) in [
+        ("calico", theirs.join("percale")),
+        ("calico-ipam", theirs.join("percale")),
+        ("percale-cluster", theirs.join("percale-cluster")),
+        ("loopback", loopback),
+    ] {
+        node.put(&format!("/opt/cni/bin/{name}"), "755", File::open(file).unwrap());
+    }
+    let kubeconfig = "/etc/cni/net.d/calico-kubeconfig";
+    node.put(kubeconfig, "600", File::open(bed.path("kubelet.kubeconfig")).unwrap());
+    let plugin = json!({"type": "calico", "datastore_type": "kubernetes", "nodename": node.name, "mtu": 1440,
+        "ipam": {"type": "calico-ipam"}, "kubernetes": {"kubeconfig": kubeconfig}});
+    let conflist =
+        bed.write("calico.conflist", conf::conflist("k8s-pod-network", "0.3.1", &[plugin]).to_string());
+    node.put("/etc/cni/net.d/10-calico.conflist", "644", File::open(conflist).unwrap());
+}
+
+const SETS: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets";
+
+/// What plays calico-node: a pod of a daemon set with its label, and the affinity that the administrator patches in.
+fn calico_node(cluster: &Cluster) {
+    let labels = json!({"k8s-app": "calico-node"});
+    let file = bins::workspace().join("install/manifests/calico-node-avoids.yaml");
+    let patch: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let container = json!({"name": "calico-node", "image": "localhost/pause:1", "imagePullPolicy": "Never"});
+    let spec = json!({"hostNetwork": true, "terminationGracePeriodSeconds": 0, "tolerations": [{"operator": "Exists"}],
+        "affinity": patch["spec"]["template"]["spec"]["affinity"], "containers": [container]});
+    let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "calico-node", "labels": labels},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}}});
+    assert_eq!(cluster.api("POST", SETS, Some(&set))["kind"], "DaemonSet");
+}
+
+/// What the chart's values make of a node of Calico's, one after the other: plugin and IPAM, all, and the way back.
+// REQ: C-18
+// REQ: I-07
+#[test]
+fn the_chart_takes_a_node_over_from_calico_and_gives_it_back() {
+    let bed = Bed::new("kubetake");
+    let cluster = Cluster::with_controllers();
+    let pool = json!({"cidr": POOL, "blockSize": 26, "nodeSelector": "all()", "natOutgoing": true});
+    cluster.put(Kind::Kubernetes, &key("ippools", "default"), Some(resource("IPPool", "default", pool)));
+    let mut node = KubeNode::join(&cluster, &bed, "node-a");
+    node.containerd.import(&image(&bed));
+    calico_installs(&bed, &node);
+    node.create_pod("old");
+    let log = || fs::read_to_string(node.file("/var/log/calico/cni/cni.log")).unwrap_or_default();
+    wait_long("Calico's pod runs", || running(&node, &["old"]).is_some(), log);
+    reached(&bed, &mut node, "old", "under Calico");
+    calico_node(&cluster);
+    let calicos = || node.pods("kube-system", "k8s-app=calico-node").len();
+    let theirs = fs::read(node.file("/opt/cni/bin/calico")).unwrap();
+    let installed = |name: &str| fs::read(node.file("/opt/cni/bin").join(name)).ok();
+    let net_d = || {
+        let files = fs::read_dir(node.file("/etc/cni/net.d")).unwrap();
+        let names = files.map(|f| f.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with("list")).collect::<Vec<_>>()
+    };
+    let stage = || fs::read_to_string(node.file("/var/lib/percale/take-over")).unwrap_or_default();
+    let becomes = |sets: &[&str], word: &str| {
+        cluster.apply(&manifests("localhost", &node, sets));
+        // Given back, it is ready once calico-node has come.
+        let ready = || word == "given-back" || agent(&node).is_some_and(|pod| is_ready(&pod));
+        let done = || stage().trim() == word && ready();
+        wait_long(word, done, || agent_log(&node));
+        assert_eq!(net_d(), ["10-calico.conflist"], "{word}");
+        assert!(!agent_log(&node).contains("forbidden"), "{word}: {}", agent_log(&node));
+    };
+
+    becomes(&["cni.takeOver=plugin"], "plugin");
+    wait_long("calico-node runs on", || calicos() == 1, || agent_log(&node));
+    assert_eq!(installed("calico"), installed("percale"));
+    assert_ne!(installed("calico").as_ref(), Some(&theirs));
+    node.create_pod("new");
+    wait_long("a new pod runs", || running(&node, &["new"]).is_some(), || agent_log(&node));
+    assert_eq!(given(&node), 2, "of Calico's own pool");
+    assert!(metric(&bed, "percale_cni_requests_total") >= 1.0, "the daemon in its pod served it");
+    assert!(!bed.host.ruleset().contains("percale-node"), "rules are calico-node's");
+
+    becomes(&["cni.takeOver=all"], "all");
+    assert_eq!(node.object()["metadata"]["labels"]["percale.io/taken-over"], "all");
+    assert_eq!(calicos(), 0, "the label keeps calico-node off");
+    assert!(bed.host.ruleset().contains("table inet percale-node"));
+    becomes(&["cni.takeOver=all,cni.leave=true"], "given-back");
+    assert_eq!(installed("calico"), Some(theirs));
+    assert_eq!(installed("percale"), None);
+    assert!(node.object()["metadata"]["labels"]["percale.io/taken-over"].is_null());
+    wait_long("calico-node comes back", || calicos() == 1, || agent_log(&node));
+    assert!(bed.host.ruleset().contains("table inet percale-node"), "ours stay until Felix's are there");
+    must(bed.host.command("iptables").args(["-N", "cali-FORWARD"]));
+    let chain = ["-A", "FORWARD", "-m", "comment", "--comment", "cali:wUHhoiAYhphO9Mso", "-j", "cali-FORWARD"];
+    must(bed.host.command("iptables").args(chain));
+    let ready = || agent(&node).is_some_and(|pod| is_ready(&pod));
+    wait_long("the daemon has nothing left to do", ready, || agent_log(&node));
+    assert!(!bed.host.ruleset().contains("inet percale"));
+    for pod in ["old", "new"] {
+        reached(&bed, &mut node, pod, "in the end");
+    }
 }
 
 #[test]

@@ -4,14 +4,34 @@ use clap::{ArgAction, Parser, ValueEnum};
 use std::path::PathBuf;
 
 const AFTER: &str = "\
-Environment (Calico's names and meaning; see install/README.md for each):
-  CNI_CONF_NAME CNI_OLD_CONF_NAME CNI_NETWORK_CONFIG CNI_NETWORK_CONFIG_FILE CNI_NET_DIR CNI_MTU
-  UPDATE_CNI_BINARIES SKIP_CNI_BINARIES SLEEP TLS_ASSETS_DIR SKIP_TLS_VERIFY DATASTORE_TYPE
-  ETCD_ENDPOINTS ETCD_DISCOVERY_SRV KUBERNETES_NODE_NAME KUBERNETES_SERVICE_HOST
-  KUBERNETES_SERVICE_PORT KUBERNETES_SERVICE_PROTOCOL LOG_LEVEL LOG_FILE_PATH LOG_FILE_MAX_SIZE
-  LOG_FILE_MAX_AGE LOG_FILE_MAX_COUNT KUBECONFIG (for --take-over=all by hand)
-and Percale's: PUBLISH_CONF (installer, daemon), PERCALE_CNI_SERVICE_ACCOUNT (NAMESPACE/NAME, whose
-token is asked of the API server), CALICO_IPV4POOL_CIDR and CALICO_IPV6POOL_CIDR (embedded store).
+Examples:
+  CALICO_IPV4POOL_CIDR=10.244.0.0/16 percale-install --dry-run   what would be done on a host of its own
+  percale-install --rollback                                     the set before the last upgrade
+  percale-install --take-over                                    serve Calico's pods, calico-node stays
+  KUBECONFIG=FILE percale-install --take-over=all                calico-node's work too
+  percale-install --give-back                                    Calico's plugins and configuration return
+docs/take-over.md leads through a take-over, install/README.md has every variable's default.
+
+Environment (Calico's names and meaning; set but empty counts as set):
+  CALICO_IPV4POOL_CIDR, CALICO_IPV6POOL_CIDR   pools of a host of its own (embedded store)
+  DATASTORE_TYPE            kubernetes, etcdv3 or embedded; else: etcd if named, a pod's account, pools
+  ETCD_ENDPOINTS, ETCD_DISCOVERY_SRV           where etcd is
+  TLS_ASSETS_DIR            etcd-ca, etcd-cert and etcd-key are copied from here
+  CNI_NETWORK_CONFIG, CNI_NETWORK_CONFIG_FILE  a configuration with Calico's __PLACEHOLDERS__; the file wins
+  CNI_CONF_NAME             its file name [10-percale.conflist]
+  CNI_OLD_CONF_NAME         a configuration that goes once ours is there, and comes back at the end
+  CNI_NET_DIR               the configuration directory as the host names it
+  CNI_MTU                   the pods' MTU; unset: the daemon's
+  UPDATE_CNI_BINARIES       false: plugins that are there stay
+  SKIP_CNI_BINARIES         names of plugins that are not touched, with commas
+  SLEEP                     true is --watch
+  KUBERNETES_SERVICE_HOST, _PORT, _PROTOCOL, SKIP_TLS_VERIFY   the API server of the kubeconfig
+  KUBERNETES_NODE_NAME      this node [the host's name]
+  LOG_LEVEL, LOG_FILE_PATH, LOG_FILE_MAX_SIZE, _MAX_AGE, _MAX_COUNT   the plugin's log
+and Percale's own:
+  PUBLISH_CONF              daemon: the configuration waits for percaled; installer: written last
+  PERCALE_CNI_SERVICE_ACCOUNT   NAMESPACE/NAME, whose token is asked of the API server and renewed
+  KUBECONFIG                who asks the API server about policies and labels the node, by hand
 
 Exit status: 0 done, 1 failed, 64 bad usage. After a failure the files that worked before still do.";
 

@@ -79,7 +79,7 @@ impl Settings {
         let host = Path::new("/host");
         let host_root = options.host_root.clone().unwrap_or_else(|| dir_or(host.join("etc"), "/host", "/"));
         let conf_name = vars.file_name("CNI_CONF_NAME", "10-percale.conflist")?;
-        let given = ["CNI_CONF_NAME", "CNI_NETWORK_CONFIG", "CNI_NETWORK_CONFIG_FILE"];
+        let given = ["CNI_NETWORK_CONFIG", "CNI_NETWORK_CONFIG_FILE"];
         let old = if matches!(mode, Mode::TakeOver(_) | Mode::GiveBack) { "10-calico.conflist" } else { "" };
         Ok(Self {
             mode,

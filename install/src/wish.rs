@@ -258,7 +258,9 @@ fn conflist(
         same_network(&old, &bytes, wish.taken_over)?;
         wish.absent.push((old, Kind::Conflist));
     }
-    match settings.publish {
+    // A node that is taken over has a network already, and must have a configuration at every moment.
+    let publish = if wish.taken_over { Publish::Installer } else { settings.publish };
+    match publish {
         Publish::Installer => wish.files.push(bytes_at(path, Kind::Conflist, bytes, mode)),
         Publish::Daemon => {
             wish.files.push(bytes_at(settings.staged(), Kind::Staged, bytes, mode));

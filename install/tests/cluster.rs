@@ -216,6 +216,12 @@ fn values_reach_the_containers() {
     assert_eq!(daemon_set(&whole)["initContainers"][0]["command"][1], "--take-over=all");
     assert!(whole.iter().any(|object| object.metadata.name.as_deref() == Some("percale-take-over")));
     assert!(rendered(&["--set", "cni.takeOver=some"]).is_err());
+    for (stage, mode) in [("false", "--uninstall"), ("plugin", "--give-back"), ("all", "--give-back")] {
+        let back = rendered(&["--set", &format!("cni.leave=true,cni.takeOver={stage}")]).unwrap();
+        let pod = daemon_set(&back);
+        assert_eq!(pod["initContainers"][0]["command"][1], mode);
+        assert!(!images(&pod).iter().any(|(name, _)| name == "watch"), "nothing may repair what was removed");
+    }
     let daemon = env(&pod["containers"][0]);
     assert_eq!(
         (&daemon["CALICO_IPV4POOL_CIDR"], &daemon["FELIX_LOGSEVERITYSCREEN"]),

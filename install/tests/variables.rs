@@ -228,6 +228,31 @@ fn publish_conf() {
     assert!(Bed::new().env("PUBLISH_CONF", "x").fails(&[]).contains("PUBLISH_CONF=\"x\""));
 }
 
+/// As the chart runs it, where the daemon publishes: Calico's configuration serves at every moment.
+#[test]
+fn a_take_over_leaves_calicos_configuration_or_replaces_it_at_once() {
+    let calicos = r#"{"name":"k8s-pod-network","cniVersion":"0.3.1","plugins":[{"type":"calico","etcd_endpoints":"http://127.0.0.1:2"}]}"#;
+    let node = || {
+        let bed = Bed::new().env("PUBLISH_CONF", "daemon").env("CNI_CONF_NAME", "10-percale.conflist");
+        bed.put("bin/calico", &plugin("Calico's"), 0o755);
+        bed.put("net.d/10-calico.conflist", calicos, 0o644);
+        bed
+    };
+    let bed = node();
+    bed.ok(&["--take-over"]);
+    assert_eq!(bed.names("net.d"), ["10-calico.conflist"]);
+    assert_eq!(bed.text("bin/calico"), bed.text("src/percale"));
+    bed.ok(&["--give-back"]);
+    assert_eq!(
+        (bed.names("net.d"), bed.text("bin/calico")),
+        (vec!["10-calico.conflist".to_owned()], plugin("Calico's"))
+    );
+    let own = r#"{"name":"k8s-pod-network","cniVersion":"0.3.1","plugins":[{"type":"percale","ipam":{"type":"percale-ipam"}}]}"#;
+    let bed = node().env("CNI_NETWORK_CONFIG", own);
+    bed.ok(&["--take-over"]);
+    assert_eq!(bed.names("net.d"), ["10-percale.conflist"], "no daemon publishes while calico-node routes");
+}
+
 #[test]
 fn a_dry_run_tells_and_does_nothing() {
     let bed = Bed::new();

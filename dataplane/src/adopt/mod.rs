@@ -101,11 +101,11 @@ impl Seen {
 
 fn give_back(context: &Context) -> Result<()> {
     let condition = context.health.condition("take-over");
-    condition.not_ready("given back to Calico: this daemon can be removed from the node");
+    condition.not_ready("given back to Calico; our routes and rules stay until calico-node's are there");
     while !context.shutdown.is_set() {
         if chains::are_there().unwrap_or(false) {
             match routes::withdraw() {
-                Ok(0) => {}
+                Ok(0) => condition.ready(),
                 Ok(count) => tracing::info!(count, "calico-node is back: our routes and rules are withdrawn"),
                 Err(error) => tracing::warn!("our routes and rules: {error:#}"),
             }

@@ -3,10 +3,11 @@
 use super::CALL;
 use super::settings::Settings;
 use crate::context::Context;
+use crate::stage::Stage;
 use anyhow::{Context as _, Result};
 use datastore::Deadline;
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -30,12 +31,19 @@ pub(super) fn announce(context: &Context, settings: &Settings) -> Result<()> {
     let Some(conflist) = &settings.conflist else { return Ok(()) };
     let name = conflist.file_name().unwrap_or_default();
     let staged = context.state_dir.join(STAGED).join(name);
-    let bytes = fs::read(&staged).with_context(|| {
-        format!(
-            "{}: the configuration that percale-install leaves here with PUBLISH_CONF=daemon",
-            staged.display()
-        )
-    })?;
+    let bytes = match fs::read(&staged) {
+        Ok(bytes) => bytes,
+        // A node that was Calico's has its configuration already.
+        Err(e) if e.kind() == ErrorKind::NotFound && context.stage == Stage::All => return Ok(()),
+        Err(e) => {
+            return Err(e).with_context(|| {
+                format!(
+                    "{}: the configuration that percale-install leaves here with PUBLISH_CONF=daemon",
+                    staged.display()
+                )
+            });
+        }
+    };
     if fs::read(conflist).is_ok_and(|there| there == bytes) {
         return Ok(());
     }

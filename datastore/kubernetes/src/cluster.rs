@@ -6,7 +6,8 @@ use crate::error::Failure;
 use crate::generation::Generation;
 use crate::link::{Answer, Call, Calls, Link};
 use crate::object::Object;
-use crate::place::Place;
+use crate::place::{Kind, Place};
+use datastore::ErrorKind;
 use http::Method;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -55,14 +56,36 @@ impl Cluster {
         if !place.legal {
             return Ok(None);
         }
-        let answer = self.link.call(&Call::get(place.path())).await?;
-        match answer.code {
-            404 => {
-                self.forget(&place.key);
-                is_resource_there(&answer).map(|()| None)
-            }
-            _ if answer.is_success() => Ok(self.remember(place, &answer)?),
+        let found = self.link.call(&Call::get(place.path())).await.and_then(|answer| match answer.code {
+            404 => is_resource_there(&answer).map(|()| None),
+            _ if answer.is_success() => Ok(Some(answer)),
             _ => Err(answer.failure()),
+        });
+        match found {
+            Ok(Some(answer)) => self.remember(place, &answer),
+            Ok(None) => {
+                self.forget(&place.key);
+                Ok(None)
+            }
+            Err(failure) if self.lacks(place.kind, &failure).await? => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Whether a read failed because this cluster does not have the kind, which then has no objects: an older Calico's
+    /// has no reservations, and one without our definitions no records. An account that has never heard of a kind is
+    /// refused before it is told that there is none.
+    pub async fn lacks(&self, kind: &Kind, failure: &Failure) -> Result<bool, Failure> {
+        if !kind.is_optional() {
+            return Ok(false);
+        }
+        match failure.kind {
+            ErrorKind::Missing => Ok(true),
+            ErrorKind::Denied => {
+                let (code, names) = self.link.resources(kind.api).await?;
+                Ok(code == 404 || code == 200 && !names.iter().any(|name| name == kind.plural))
+            }
+            _ => Ok(false),
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const HOLDS: Duration = Duration::from_secs(30);
 
 const SERVICE: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v3.projectcalico.org";
-const RESOURCES: &str = "/apis/projectcalico.org/v3";
+const NATIVE: &str = "projectcalico.org/v3";
 const MIGRATION: &str = "/apis/migration.projectcalico.org";
 
 /// Asked before every commit, of the server at most every 30 seconds.
@@ -67,11 +67,8 @@ async fn is_native(link: &Link) -> Result<bool, Failure> {
 /// For an account that may not look at services, such as that of Calico's plugin: discovery is
 /// everybody's. An aggregated API server serves no blocks, and where it is down the answer is 5xx.
 async fn serves_blocks(link: &Link) -> Result<bool, Failure> {
-    let (code, body) = link.once(&Call::get(RESOURCES.to_owned())).await?;
-    let list: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let resources = list.get("resources").and_then(Value::as_array);
-    let blocks = |resource: &Value| resource.get("name").is_some_and(|name| name == "ipamblocks");
-    Ok(code == 200 && resources.is_some_and(|resources| resources.iter().any(blocks)))
+    let (code, names) = link.resources(NATIVE).await?;
+    Ok(code == 200 && names.iter().any(|name| name == "ipamblocks"))
 }
 
 /// The phase of a migration that is past its beginning and has not failed.

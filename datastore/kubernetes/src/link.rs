@@ -222,6 +222,15 @@ impl Link {
         timeout(ANSWER, exchange).await.unwrap_or_else(|_| Err(Failure::late()))
     }
 
+    /// The resources of a group and version, by discovery, which every account may ask for; and the answer's code.
+    pub async fn resources(&self, api: &str) -> Result<(u16, Vec<String>), Failure> {
+        let (code, body) = self.once(&Call::get(format!("/apis/{api}"))).await?;
+        let list: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let resources = list.get("resources").and_then(Value::as_array).into_iter().flatten();
+        let name = |resource: &Value| resource.get("name")?.as_str().map(str::to_owned);
+        Ok((code, resources.filter_map(name).collect()))
+    }
+
     async fn attempt(&self, call: &Call) -> Result<Result<(u16, Vec<u8>), Again>, Failure> {
         let exchange = async {
             let response = self.send(call).await?;

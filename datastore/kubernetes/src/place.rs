@@ -201,6 +201,11 @@ impl Kind {
         }
     }
 
+    /// Whether a cluster may do without: reservations came with Calico 3.22, records are ours.
+    pub fn is_optional(&self) -> bool {
+        matches!(self.kind, "IPReservation" | "PercaleRecord")
+    }
+
     fn of(key: &str) -> Option<&'static Kind> {
         KINDS.iter().find(|kind| kind.roots.iter().any(|root| key.starts_with(root)))
     }

@@ -136,10 +136,12 @@ async fn collect<T>(
     for _ in 0..LISTS {
         let (mut pages, mut made) = (Pages::new(source, page, accept), Vec::new());
         loop {
-            match pages.next(cluster).await? {
-                Page::Items(items) => made.extend(items.into_iter().filter_map(&mut make)),
-                Page::End => return Ok(made),
-                Page::Expired => break,
+            match pages.next(cluster).await {
+                Ok(Page::Items(items)) => made.extend(items.into_iter().filter_map(&mut make)),
+                Ok(Page::End) => return Ok(made),
+                Ok(Page::Expired) => break,
+                Err(failure) if cluster.lacks(source.kind, &failure).await? => return Ok(Vec::new()),
+                Err(failure) => return Err(failure),
             }
         }
     }

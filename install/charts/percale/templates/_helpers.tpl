@@ -44,6 +44,17 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- if eq $stage "all" }}, --take-over=all{{ else if ne $stage "false" }}, --take-over{{ end -}}
 {{- end -}}
 
+{{- /* What the init container does: install, or, before the chart goes, the way back. */ -}}
+{{- define "percale.mode" -}}
+{{- if not .Values.cni.leave -}}
+{{ include "percale.takeOver" . }}
+{{- else if eq (toString .Values.cni.takeOver) "false" -}}
+, --uninstall
+{{- else -}}
+, --give-back
+{{- end -}}
+{{- end -}}
+
 {{- define "percale.installer" -}}
 image: {{ include "percale.image" (dict "root" . "component" "install") }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
