@@ -98,6 +98,8 @@ fn calico_installs(bed: &Bed, node: &KubeNode) {
     ] {
         node.put(&format!("/opt/cni/bin/{name}"), "755", File::open(file).unwrap());
     }
+    let nodename = File::open(bed.write("nodename", &node.name)).unwrap();
+    node.put("/var/lib/calico/nodename", "644", nodename);
     let kubeconfig = "/etc/cni/net.d/calico-kubeconfig";
     node.put(kubeconfig, "600", File::open(bed.path("kubelet.kubeconfig")).unwrap());
     let plugin = json!({"type": "calico", "datastore_type": "kubernetes", "nodename": node.name, "mtu": 1440,
@@ -128,6 +130,8 @@ fn calico_node(cluster: &Cluster) {
 #[test]
 fn the_chart_takes_a_node_over_from_calico_and_gives_it_back() {
     let bed = Bed::new("kubetake");
+    let outside = bed.netns("outside");
+    e2e::netns::join(&bed.host, &outside);
     let cluster = Cluster::with_controllers();
     let pool = json!({"cidr": POOL, "blockSize": 26, "nodeSelector": "all()", "natOutgoing": true});
     cluster.put(Kind::Kubernetes, &key("ippools", "default"), Some(resource("IPPool", "default", pool)));
