@@ -183,7 +183,8 @@ fn the_chart_takes_a_node_over_from_calico_and_gives_it_back() {
     wait_long("calico-node comes back", || calicos() == 1, || agent_log(&node));
     assert!(bed.host.ruleset().contains("table inet percale-node"), "ours stay until Felix's are there");
     must(bed.host.command("iptables").args(["-N", "cali-FORWARD"]));
-    let chain = ["-A", "FORWARD", "-m", "comment", "--comment", "cali:wUHhoiAYhphO9Mso", "-j", "cali-FORWARD"];
+    let chain =
+        ["-A", "FORWARD", "-m", "comment", "--comment", "cali:wUHhoiAYhphO9Mso", "-j", "cali-FORWARD"];
     must(bed.host.command("iptables").args(chain));
     let ready = || agent(&node).is_some_and(|pod| is_ready(&pod));
     wait_long("the daemon has nothing left to do", ready, || agent_log(&node));
