@@ -15,7 +15,8 @@ const PIECE: usize = 1 << 20;
 const STEP: usize = 16;
 /// Up to here sizes are multiples of [`STEP`], above they are powers of two.
 const FINE: usize = 1024;
-const LARGEST: usize = 64 << 10;
+/// A store's log is read in one piece, of up to 96 KiB.
+const LARGEST: usize = 256 << 10;
 const CLASSES: usize = FINE / STEP + (LARGEST / FINE).ilog2() as usize + 1;
 
 thread_local! {
@@ -55,6 +56,7 @@ impl Arena {
         (block as usize).wrapping_sub(self.state.get() as usize) < PIECE
     }
 
+    #[inline(always)]
     fn take(&self, layout: Layout) -> Option<Block> {
         if layout.align() > STEP || layout.size() > LARGEST || !SERVED.get() {
             return None;
@@ -72,6 +74,7 @@ struct Block {
 }
 
 impl State {
+    #[inline(always)]
     fn take(&mut self, class: usize, size: usize) -> Option<Block> {
         let free = self.free[class];
         if !free.is_null() {
@@ -92,6 +95,7 @@ impl State {
 }
 
 /// Number and size of the class for `size` bytes, at most [`LARGEST`].
+#[inline(always)]
 fn class_of(size: usize) -> (usize, usize) {
     if size <= FINE {
         let steps = size.div_ceil(STEP).max(1);

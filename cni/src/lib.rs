@@ -4,6 +4,7 @@
 //! [`engine::Engine`], and they ask it first ([`daemon`]).
 
 pub mod arena;
+pub mod bytes;
 pub mod daemon;
 pub mod delegate;
 pub mod engine;

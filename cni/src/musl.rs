@@ -1,5 +1,6 @@
 //! What is asked of a C library by name and musl does not have, for programs linked with it (`build.rs`).
 
+use cni::bytes;
 use libc::{c_char, c_int, c_void, dl_phdr_info};
 use std::ptr;
 
@@ -84,4 +85,37 @@ unsafe extern "C" fn tables(object: *mut dl_phdr_info, _size: usize, found: *mut
     // SAFETY: `found` is what the unwinder passed to `_dl_find_object`.
     unsafe { found.cast::<Found>().write(all) };
     1
+}
+
+// Musl compares byte by byte, and copies with string instructions, whose start takes longer than most copies here.
+
+/// # Safety
+/// C's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
+    // SAFETY: the caller's promise is passed on; so in the others below.
+    unsafe { bytes::compare(a, b, len) as c_int }
+}
+
+/// # Safety
+/// C's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
+    unsafe { bytes::compare(a, b, len) as c_int }
+}
+
+/// # Safety
+/// C's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+    unsafe { bytes::copy_up(to, from, len) };
+    to
+}
+
+/// # Safety
+/// C's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+    unsafe { bytes::copy_any(to, from, len) };
+    to
 }

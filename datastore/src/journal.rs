@@ -68,6 +68,12 @@ impl Journal {
         Self::open_as(state_dir, Mode::Existing)
     }
 
+    /// Whether the journal is there and nothing was ever written into it, as on most hosts: a look that takes
+    /// no lock. `false` where there is any doubt.
+    pub fn is_unused(state_dir: &Path) -> bool {
+        Embedded::is_unused(&state_dir.join("journal"))
+    }
+
     fn open_as(state_dir: &Path, mode: Mode) -> Result<Self, Error> {
         let path = state_dir.join("journal");
         Ok(Self { store: Embedded::open_with(&path, mode, LAYOUT)?, path })

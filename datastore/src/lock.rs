@@ -28,6 +28,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    waited: bool,
 }
 
 impl Lock {
@@ -44,7 +45,12 @@ impl Lock {
     /// Takes the lock if nobody holds it against us; `None` when it is busy.
     pub fn try_acquire(path: &Path, kind: Kind) -> Result<Option<Self>, Error> {
         let file = open_with_parents(path)?;
-        Ok(try_lock(&file, path, kind)?.then_some(Self { file }))
+        Ok(try_lock(&file, path, kind)?.then_some(Self { file, waited: false }))
+    }
+
+    /// Whether somebody else held it when it was asked for.
+    pub fn waited(&self) -> bool {
+        self.waited
     }
 
     /// The file that is locked.
@@ -186,7 +192,7 @@ fn try_lock(file: &File, path: &Path, kind: Kind) -> Result<bool, Error> {
 
 fn wait(file: File, path: &Path, kind: Kind, deadline: Deadline) -> Result<Lock, Error> {
     if try_lock(&file, path, kind)? {
-        return Ok(Lock { file });
+        return Ok(Lock { file, waited: false });
     }
     // No room in the channel: the thread hands the lock to a waiter that is there, or finds
     // that it left, and then drops the file and with it the lock.
@@ -200,7 +206,7 @@ fn wait(file: File, path: &Path, kind: Kind, deadline: Deadline) -> Result<Lock,
         })
         .map_err(|e| Error::os(OP, path, &e))?;
     match receiver.recv_timeout(deadline.left()) {
-        Ok(Ok(file)) => Ok(Lock { file }),
+        Ok(Ok(file)) => Ok(Lock { file, waited: true }),
         Ok(Err(e)) => Err(Error::os(OP, path, &e)),
         Err(_) => Err(Error::new(OP, path, ErrorKind::Timeout, "others kept the lock until the deadline")),
     }

@@ -27,8 +27,11 @@ fn release(container: &str) -> Release {
 #[test]
 fn entries_are_kept_until_they_are_done() {
     let dir = tempfile::tempdir().unwrap();
+    assert!(!Journal::is_unused(dir.path()));
     let journal = Journal::open(dir.path()).unwrap();
+    assert!(Journal::is_unused(dir.path()));
     let first = journal.append(&release("one")).unwrap();
+    assert!(!Journal::is_unused(dir.path()));
     let second = journal.append(&release("two")).unwrap();
     let again = Journal::open(dir.path()).unwrap();
     assert_eq!(again.pending().unwrap(), [(first, release("one")), (second, release("two"))]);

@@ -27,7 +27,7 @@ pub(crate) fn held(block: &Block, ordinal: u32, entry: &Attribute) -> Held {
     Held {
         ip: block.ip(ordinal),
         handle: entry.handle().map(str::to_owned),
-        attrs: entry.secondary.clone().unwrap_or_default(),
+        attrs: entry.secondary.as_deref().cloned().unwrap_or_default(),
         sequence: block.sequence_of(ordinal),
         block: block.cidr,
     }

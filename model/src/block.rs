@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Shortest and longest block prefix of a family (reference 3.9).
 pub fn block_sizes(family: Family) -> std::ops::RangeInclusive<u8> {
@@ -69,11 +70,18 @@ pub struct Block {
 pub struct Attribute {
     #[serde(default)]
     pub handle_id: Option<String>,
-    #[serde(default)]
-    pub secondary: Option<BTreeMap<String, String>>,
+    /// Shared, because a plan copies the block that it changes.
+    #[serde(default, deserialize_with = "shared")]
+    pub secondary: Option<Arc<BTreeMap<String, String>>>,
     /// Second owner and release time, in every spelling, and what this build does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+fn shared<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Arc<T>>, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.map(Arc::new))
 }
 
 /// Spellings of the second owner of a migrating virtual machine (Calico 3.32).
@@ -93,7 +101,7 @@ impl Serialize for Attribute {
             map.serialize_entry("handle_id", &self.handle_id)?;
         }
         if !newer || self.secondary.is_some() {
-            map.serialize_entry("secondary", &self.secondary)?;
+            map.serialize_entry("secondary", &self.secondary.as_deref())?;
         }
         for (key, value) in &self.other {
             map.serialize_entry(key, value)?;
@@ -105,7 +113,8 @@ impl Serialize for Attribute {
 impl Attribute {
     /// An entry with an owner and nothing else.
     pub fn new(handle: Option<&str>, secondary: BTreeMap<String, String>) -> Self {
-        Self { handle_id: handle.map(str::to_owned), secondary: Some(secondary), other: Map::new() }
+        let secondary = Some(Arc::new(secondary));
+        Self { handle_id: handle.map(str::to_owned), secondary, other: Map::new() }
     }
 
     /// The handle without what an old migration appended after a carriage return.

@@ -2,8 +2,8 @@
 //! library, or another IPAM plugin, executed.
 
 use super::call::Call;
+use super::leases;
 use super::pods::Facts;
-use super::{leases, stores};
 use cni_protocol::netconf::{PoolRef, PoolSpec, RangeSpec};
 use cni_protocol::{CniError, Code, NetConf};
 use ipam::{Ask, Assign, Pools, Range};
@@ -47,9 +47,7 @@ impl Own {
             )),
             (Role::Ipam, false) => Ok(Self::pools_as_ranges(conf, &wanted)),
             // The pools of a cluster are its administrator's.
-            _ if stores::is_cluster(req) => {
-                Ok(Self { create_pools: Vec::new(), ..Self::pools(call, &wanted)? })
-            }
+            _ if call.is_cluster() => Ok(Self { create_pools: Vec::new(), ..Self::pools(call, &wanted)? }),
             _ => Self::pools(call, &wanted),
         }
     }

@@ -156,7 +156,7 @@ fn remove_endpoint(call: &Call, scope: &Scope, at: &Attachment) -> Result<(), Cn
 
 /// The pending entries, where there is a journal at all.
 fn pending(call: &Call) -> Option<(Journal, Vec<(Id, Entry)>)> {
-    if !call.req.paths.journal.exists() {
+    if Journal::is_unused(&call.req.paths.state_dir) || !call.req.paths.journal.exists() {
         return None;
     }
     let journal = Journal::open(&call.req.paths.state_dir);

@@ -93,10 +93,13 @@ pub struct Direct;
 
 impl Ledger for Direct {
     fn change(&self, mut change: Change) -> Result<Answer, CniError> {
-        let _lock = change.lock()?;
+        let lock = change.lock()?;
         let mut known = std::mem::take(&mut change.known);
         let items = [change.item.clone()];
-        commit(&mut known, &change, &items, Age::Now, change.deadline).remove(0)
+        // Who had not to wait is most often the only one: what this call read a moment ago will do, and
+        // where it does not, the commit tells.
+        let age = if change.is_cluster || lock.waited() { Age::Now } else { Age::Before };
+        commit(&mut known, &change, &items, age, change.deadline).remove(0)
     }
 
     fn probe(&self, change: Change) -> Result<(), CniError> {

@@ -14,11 +14,11 @@ const DEFAULT_MTU: u32 = 1500;
 /// the host is renamed. In a cluster that file is its agent's word that networking is up: where it is
 /// required it is left to the agent.
 pub fn name(req: &Request) -> String {
-    let is_ours = !stores::is_cluster(req) || req.conf.nodename_file_optional;
+    let is_ours = || !stores::is_cluster(req) || req.conf.nodename_file_optional;
     let file = &req.paths.nodename_file;
     if !req.conf.nodename.is_empty() {
         // For whoever reads the store without this configuration. Calico's directory is its agent's.
-        if is_ours && file.starts_with(&req.paths.state_dir) && !file.exists() {
+        if file.starts_with(&req.paths.state_dir) && !file.exists() && is_ours() {
             let _ = pin(file, &req.conf.nodename);
         }
         return req.conf.nodename.clone();
@@ -30,7 +30,7 @@ pub fn name(req: &Request) -> String {
     }
     let deprecated = Some(&req.conf.hostname).filter(|name| !name.is_empty());
     let name = deprecated.cloned().unwrap_or_else(host_name);
-    if is_ours {
+    if is_ours() {
         // Best effort: on a read-only host the name is found anew each time.
         let _ = pin(file, &name);
     }

@@ -25,8 +25,8 @@ pub struct EmbeddedStores;
 
 impl Stores for EmbeddedStores {
     fn open(&self, req: &Request, mode: Mode, _: Deadline) -> Result<Arc<dyn Store>, OpenError> {
-        match choose(req, &|name| env::var_os(name)).map_err(OpenError::Config)? {
-            Choice::Embedded => open_embedded(req, mode),
+        match kind(req, &|name| env::var_os(name)).map_err(OpenError::Config)? {
+            DatastoreType::Embedded => open_embedded(req, mode),
             _ => Err(OpenError::Config(CniError::internal("this program has no clients of clusters"))),
         }
     }
@@ -96,11 +96,12 @@ fn recorded(req: &Request, mode: Mode, store: Arc<dyn Store>) -> Result<Arc<dyn 
 
 /// Whether a request's objects are in a cluster's store; where none is configured the engine says so.
 pub(crate) fn is_cluster(req: &Request) -> bool {
-    matches!(choose(req, &|name| env::var_os(name)), Ok(Choice::Etcd(_) | Choice::Kubernetes(_)))
+    let kind = kind(req, &|name| env::var_os(name));
+    matches!(kind, Ok(DatastoreType::Etcdv3 | DatastoreType::Kubernetes))
 }
 
 pub(crate) fn is_kubernetes(req: &Request) -> bool {
-    matches!(choose(req, &|name| env::var_os(name)), Ok(Choice::Kubernetes(_)))
+    matches!(kind(req, &|name| env::var_os(name)), Ok(DatastoreType::Kubernetes))
 }
 
 fn again(error: &Error) -> Error {
@@ -118,29 +119,34 @@ pub(super) enum Choice {
 /// # Errors
 /// Code 7 when none is configured: never a guess.
 pub(super) fn choose(req: &Request, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Choice, CniError> {
+    Ok(match kind(req, env)? {
+        DatastoreType::Embedded => Choice::Embedded,
+        DatastoreType::Etcdv3 => Choice::Etcd(etcd_config(&req.conf.backends.etcd).with_env(env)),
+        DatastoreType::Kubernetes => Choice::Kubernetes(Box::new(kubernetes_config(&req.conf).with_env(env))),
+    })
+}
+
+/// As [`choose`], without how a cluster is reached: most calls want to know no more.
+fn kind(req: &Request, env: &dyn Fn(&str) -> Option<OsString>) -> Result<DatastoreType, CniError> {
     let conf = &req.conf;
-    let kind = match conf.backends.datastore_type {
+    let named = match conf.backends.datastore_type {
         Some(kind) => Some(kind),
         None => type_from(env)?,
     };
-    if kind == Some(DatastoreType::Embedded) {
-        return Ok(Choice::Embedded);
-    }
-    let etcd = etcd_config(&conf.backends.etcd).with_env(env);
-    let kubernetes = kubernetes_config(conf).with_env(env);
-    match kind {
-        Some(DatastoreType::Etcdv3) => Ok(Choice::Etcd(etcd)),
-        Some(DatastoreType::Kubernetes) => Ok(Choice::Kubernetes(Box::new(kubernetes))),
-        _ if etcd.is_given() => Ok(Choice::Etcd(etcd)),
+    Ok(match named {
+        Some(kind) => kind,
+        None if etcd_config(&conf.backends.etcd).is_given_with(env) => DatastoreType::Etcdv3,
         // Calico's plugin knows no other, and may yet find a file in the home directory.
-        _ if kubernetes.is_given() || req.calico => Ok(Choice::Kubernetes(Box::new(kubernetes))),
+        None if req.calico || kubernetes_config(conf).is_given_with(env) => DatastoreType::Kubernetes,
         // A delegated IPAM keeps the addresses; ours keeps only what to masquerade.
-        _ if conf.ipam.brings_addresses || !conf.ipam.is_own() => Ok(Choice::Embedded),
-        _ => Err(CniError::config(
-            "datastore_type: no store is configured; give kubernetes.kubeconfig, etcd_endpoints, ipam.pools \
-             or ipam.ranges, or set datastore_type to embedded",
-        )),
-    }
+        None if conf.ipam.brings_addresses || !conf.ipam.is_own() => DatastoreType::Embedded,
+        None => {
+            return Err(CniError::config(
+                "datastore_type: no store is configured; give kubernetes.kubeconfig, etcd_endpoints, ipam.pools \
+                 or ipam.ranges, or set datastore_type to embedded",
+            ));
+        }
+    })
 }
 
 /// `DATASTORE_TYPE`, Calico's name for it first.

@@ -46,22 +46,35 @@ impl Config {
     /// wins over what is there, `ETCD_X` fills what is not.
     #[must_use]
     pub fn with_env(mut self, env: &dyn Fn(&str) -> Option<OsString>) -> Self {
+        self.locate(env);
         let text =
             |name: &str, before: String| choose(env, name, before.into()).to_string_lossy().into_owned();
         let file = |name: &str, before: Option<PathBuf>| {
             let chosen = choose(env, name, before.unwrap_or_default().into());
             (!chosen.is_empty()).then(|| PathBuf::from(chosen))
         };
-        let listed = text("ETCD_ENDPOINTS", self.endpoints.join(","));
-        self.endpoints =
-            listed.split(',').map(str::trim).filter(|e| !e.is_empty()).map(str::to_owned).collect();
-        self.discovery_srv = text("ETCD_DISCOVERY_SRV", self.discovery_srv);
         self.user = text("ETCD_USERNAME", self.user);
         self.password = text("ETCD_PASSWORD", self.password);
         self.ca_cert_file = file("ETCD_CA_CERT_FILE", self.ca_cert_file);
         self.cert_file = file("ETCD_CERT_FILE", self.cert_file);
         self.key_file = file("ETCD_KEY_FILE", self.key_file);
         self
+    }
+
+    /// Where the cluster is, which is all that [`Self::is_given`] asks for.
+    fn locate(&mut self, env: &dyn Fn(&str) -> Option<OsString>) {
+        let text = |name: &str, before: &str| choose(env, name, before.into()).to_string_lossy().into_owned();
+        let listed = text("ETCD_ENDPOINTS", &self.endpoints.join(","));
+        self.endpoints =
+            listed.split(',').map(str::trim).filter(|e| !e.is_empty()).map(str::to_owned).collect();
+        self.discovery_srv = text("ETCD_DISCOVERY_SRV", &self.discovery_srv);
+    }
+
+    /// As [`Self::with_env`] and [`Self::is_given`], without reading the rest.
+    #[must_use]
+    pub fn is_given_with(mut self, env: &dyn Fn(&str) -> Option<OsString>) -> bool {
+        self.locate(env);
+        self.is_given()
     }
 
     /// True where something says that an etcd cluster is meant.

@@ -56,30 +56,38 @@ impl Config {
     /// over what is there, `X` fills what is not.
     #[must_use]
     pub fn with_env(mut self, env: &dyn Fn(&str) -> Option<OsString>) -> Self {
-        let given = |name: &str| env(name).filter(|value| !value.is_empty());
-        let choose = |name: &str, before: OsString| {
-            let before = Some(before).filter(|value| !value.is_empty());
-            given(&format!("CALICO_{name}")).or(before).or_else(|| given(name)).unwrap_or_default()
-        };
-        let text = |name: &str, before: &str| choose(name, before.into()).to_string_lossy().into_owned();
+        self.locate(env);
+        let text = |name: &str, before: &str| choose(env, name, before.into()).to_string_lossy().into_owned();
         let file = |name: &str, before: Option<PathBuf>| {
-            let chosen = choose(name, before.unwrap_or_default().into());
+            let chosen = choose(env, name, before.unwrap_or_default().into());
             (!chosen.is_empty()).then(|| PathBuf::from(chosen))
         };
-        self.kubeconfig = choose("KUBECONFIG", self.kubeconfig);
         self.context = text("K8S_CURRENT_CONTEXT", &self.context);
-        self.endpoint = text("K8S_API_ENDPOINT", &self.endpoint);
         self.token = text("K8S_API_TOKEN", &self.token);
         self.cert_file = file("K8S_CERT_FILE", self.cert_file);
         self.key_file = file("K8S_KEY_FILE", self.key_file);
         self.ca_file = file("K8S_CA_FILE", self.ca_file);
         let insecure = text("K8S_INSECURE_SKIP_TLS_VERIFY", if self.insecure { "true" } else { "" });
         self.insecure = matches!(insecure.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True");
-        let place = |name: &str| given(name).map(|value| value.to_string_lossy().into_owned());
-        let told = place("KUBERNETES_SERVICE_HOST").zip(place("KUBERNETES_SERVICE_PORT"));
-        self.in_cluster = self.in_cluster.or(told);
-        self.home = self.home.or_else(|| given("HOME").map(PathBuf::from));
+        self.home = self.home.or_else(|| given(env, "HOME").map(PathBuf::from));
         self
+    }
+
+    /// Where the cluster is, which is all that [`Self::is_given`] asks for.
+    fn locate(&mut self, env: &dyn Fn(&str) -> Option<OsString>) {
+        self.kubeconfig = choose(env, "KUBECONFIG", std::mem::take(&mut self.kubeconfig));
+        let endpoint = choose(env, "K8S_API_ENDPOINT", std::mem::take(&mut self.endpoint).into());
+        self.endpoint = endpoint.to_string_lossy().into_owned();
+        let place = |name: &str| given(env, name).map(|value| value.to_string_lossy().into_owned());
+        let told = || place("KUBERNETES_SERVICE_HOST").zip(place("KUBERNETES_SERVICE_PORT"));
+        self.in_cluster = self.in_cluster.take().or_else(told);
+    }
+
+    /// As [`Self::with_env`] and [`Self::is_given`], without reading the rest.
+    #[must_use]
+    pub fn is_given_with(mut self, env: &dyn Fn(&str) -> Option<OsString>) -> bool {
+        self.locate(env);
+        self.is_given()
     }
 
     /// True where something says that a Kubernetes cluster is meant.
@@ -183,6 +191,15 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn given(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<OsString> {
+    env(name).filter(|value| !value.is_empty())
+}
+
+fn choose(env: &dyn Fn(&str) -> Option<OsString>, name: &str, before: OsString) -> OsString {
+    let before = Some(before).filter(|value| !value.is_empty());
+    given(env, &format!("CALICO_{name}")).or(before).or_else(|| given(env, name)).unwrap_or_default()
 }
 
 /// The file alone is looked at: without the empty list the client asks for the system's authorities first, and a

@@ -62,6 +62,11 @@ impl Header {
         Seed { id: self.id, generation: self.generation }
     }
 
+    /// The slot that a store begins with, before any checkpoint.
+    pub fn is_first(&self) -> bool {
+        self.generation == 1 && self.phase == Phase::Active && self.index_at == 0
+    }
+
     /// Where the log ends and the snapshot begins.
     pub fn data_at(&self) -> u64 {
         LOG_AT + self.log_len

@@ -15,6 +15,9 @@ use std::ops::{ControlFlow, Range};
 /// How much of a log is read at first, when nothing tells how long it is.
 const FIRST_READ: usize = 64 << 10;
 
+/// Room for what a process of one request adds to a log: few blocks are larger.
+const OWN_COMMITS: usize = 24 << 10;
+
 /// Entries that cover those of the snapshot; `None` is a deleted key.
 pub(super) type Layer<'a> = BTreeMap<&'a str, (Revision, Option<&'a [u8]>)>;
 
@@ -223,7 +226,9 @@ impl Loaded {
             let sound = self.log.len();
             let len = want.min(self.log_left());
             if sound == 0 {
-                self.log = vec![0; len];
+                // With room for what this process commits.
+                self.log = vec![0; len + OWN_COMMITS];
+                self.log.truncate(len);
             } else {
                 self.log.resize(sound + len, 0);
             }

@@ -34,9 +34,11 @@ pub use salvage::Dump;
 use crate::lock::{Kind, Lock};
 use crate::{Age, CommitError, Deadline, Error, ErrorKind, Store, Watch};
 use disk::{Access, Directory, Disk, File};
+use header::LOG_AT;
 use model::store::{Entry, Query, Revision, View, Write};
 use slots::{Pending, Seen, Slots};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -110,6 +112,22 @@ impl Embedded {
             store.create()?;
         }
         Ok(store)
+    }
+
+    /// Whether there is a store in `dir` that nobody ever wrote to. Takes no lock; `false` where there is any
+    /// doubt.
+    pub(crate) fn is_unused(dir: &Path) -> bool {
+        let read = |file: File, bytes: &mut [u8]| {
+            let read = std::fs::File::open(dir.join(file.name())).and_then(|f| f.read_at(bytes, 0));
+            read.is_ok_and(|read| read == bytes.len())
+        };
+        let (mut first, mut second) = ([0; LOG_AT as usize + frame::HEAD], [0; header::SECTOR]);
+        if !read(File::A, &mut first) || !read(File::B, &mut second) {
+            return false;
+        }
+        let (sector, log) = (&first[..header::SECTOR], &first[LOG_AT as usize..]);
+        let is_first = |found| matches!(found, header::Found::Header(h) if h.is_first());
+        is_first(header::read(sector)) && [log, &second].iter().all(|part| part.iter().all(|b| *b == 0))
     }
 
     /// Formats the blank files, unless somebody else did it first.

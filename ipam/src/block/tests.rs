@@ -149,7 +149,7 @@ fn a_full_block_is_recognised_without_decoding() {
         block.affinity = Some(format!("host:{}", "n".repeat(253)));
         block.affinity_claim_time = Some("2026-05-01T10:00:00Z".into());
         let mut trick = owner("\"unallocated\":[]");
-        trick.secondary.as_mut().unwrap().insert("unallocated".into(), "[]".into());
+        std::sync::Arc::make_mut(trick.secondary.as_mut().unwrap()).insert("unallocated".into(), "[]".into());
         while let Some(free) = next_free(&block, |_, _| true) {
             assert!(!surely_full(&key(&block), &block.encode()), "{cidr}");
             let left = block.unallocated.len();
