@@ -65,8 +65,8 @@ fn all_up(node: &Node) {
 }
 
 /// Killed or asked to stop, with BFD on as well: no route changes anywhere, on the node or at its peers, and no
-/// packet from a peer to a pod of the node is lost.
-// REQ: B-05, B-08
+/// packet from a peer to a pod of the node is lost. The speaker ends and begins with the daemon: no supervisor of its own.
+// REQ: B-05, B-06, B-08
 #[test]
 fn a_restart_of_the_daemon_changes_no_route() {
     let fabric = Fabric::new("restart");

@@ -1,9 +1,10 @@
 //! From the mesh and the BGPPeer resources to sessions (reference 4.2 to 4.4).
 
+use crate::annotations::{self, Annotation, RANGE};
 use crate::cluster::{Cluster, NodeFacts};
 use crate::filter::{self, Side};
 use crate::policy::Export;
-use crate::wish::{BfdWish, PeerKey, PeerKind, PeerWish, Secret};
+use crate::wish::{PeerKey, PeerKind, PeerWish, Secret};
 use bgp::policy::{Policy, Rule, Verdict};
 use bgp::rib::{NeighborOptions, RibOptions};
 use bgp::session::{AddPath, RestartConfig, SessionConfig};
@@ -14,10 +15,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// A peering with anybody from a network, for which Calico's resource has no field.
-const RANGE: &str = "percale.io/peer-range";
-/// `interval=50ms,multiplier=3[,hops=N[,ttl=N]]`.
-const BFD: &str = "percale.io/bfd";
 /// RFC 4724 section 3: twelve bits.
 const MOST_RESTART: u64 = 4095;
 
@@ -222,13 +219,13 @@ impl Expansion<'_> {
             password: self.password(peer),
             ttl_security: peer.spec.ttl_security,
             reachable_by: peer.spec.reachable_by.parse().ok(),
-            bfd: self.bfd(peer),
+            bfd: self.annotation(peer, &annotations::BFD),
         };
         self.peers.insert(remote.key, wish);
     }
 
     fn session(
-        &self,
+        &mut self,
         kind: PeerKind,
         peer: &BgpPeer,
         remote: &Remote,
@@ -241,8 +238,9 @@ impl Expansion<'_> {
         let mut session = SessionConfig::new(local_as, self.rib.router_id, 0);
         session.peer_as = remote.asn;
         session.families = PerFamily::from_fn(|f| f == family);
-        session.restart =
-            Some(RestartConfig { time, forwarding: PerFamily::BOTH, long_lived: PerFamily::default() });
+        let long = self.annotation(peer, &annotations::LONG_LIVED).unwrap_or(0);
+        let long_lived = PerFamily { v4: long, v6: long };
+        session.restart = Some(RestartConfig { time, forwarding: PerFamily::BOTH, long_lived });
         session.add_path = PerFamily::from_fn(|f| AddPath { send: f == family, receive: f == family });
         // The node whose address is greater as text connects, as in Calico's mesh.
         session.passive = match remote.key {
@@ -269,6 +267,8 @@ impl Expansion<'_> {
         options.keep_next_hop = kind != PeerKind::Mesh && (mode == Some("Keep") || (mode.is_none() && flag));
         options.next_hop_self = mode == Some("Self");
         options.client = internal && self.rib.cluster_id.is_some_and(|id| remote.cluster_id != Some(id));
+        let most = self.annotation(peer, &annotations::MAX_PREFIXES);
+        options.max_prefixes = PerFamily { v4: most, v6: most };
         options.allowed_own_as = peer.spec.num_allowed_local_as_numbers.unwrap_or(0);
         let (import, export) = self.filters(peer, Side { export: false, family, internal });
         options.import = Policy { rules: import, otherwise: Verdict::Accept };
@@ -315,31 +315,13 @@ impl Expansion<'_> {
         }
     }
 
-    fn bfd(&mut self, peer: &BgpPeer) -> Option<BfdWish> {
-        let text = peer.metadata.annotations.get(BFD)?;
-        let wish = parse_bfd(text);
-        if wish.is_none() {
-            self.problem(
-                peer,
-                format!("annotation {BFD}: {text:?} is not interval=50ms,multiplier=3[,hops=N[,ttl=N]]"),
-            );
+    fn annotation<T>(&mut self, peer: &BgpPeer, wanted: &Annotation<T>) -> Option<T> {
+        let text = peer.metadata.annotations.get(wanted.name)?;
+        let value = (wanted.parse)(text);
+        if value.is_none() {
+            let Annotation { name, form, .. } = wanted;
+            self.problem(peer, format!("annotation {name}: {text:?} is not {form}"));
         }
-        wish
+        value
     }
-}
-
-fn parse_bfd(text: &str) -> Option<BfdWish> {
-    let mut wish = BfdWish { interval: Duration::from_millis(300), multiplier: 3, hops: None, ttl: 255 };
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        match part.split_once('=')? {
-            ("interval", value) => wish.interval = go_duration(value)?,
-            ("multiplier", value) => wish.multiplier = value.parse().ok().filter(|n| *n > 0)?,
-            ("hops", value) => wish.hops = Some(value.parse().ok().filter(|n| *n > 0)?),
-            ("ttl", value) => wish.ttl = value.parse().ok().filter(|n| *n > 0)?,
-            _ => return None,
-        }
-    }
-    // RFC 5880 section 4.1: microseconds in 32 bits.
-    let range = Duration::from_millis(10)..=Duration::from_secs(4000);
-    range.contains(&wish.interval).then_some(wish)
 }

@@ -8,6 +8,7 @@
 //!                                    └ kernel: which learnt routes are programmed, and how
 //! ```
 
+mod annotations;
 mod cluster;
 pub mod control;
 mod expand;
