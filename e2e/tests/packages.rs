@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use e2e::bed::wait_for;
 use e2e::containerd::CNI_VERSION;
 use e2e::installer::same;
 use e2e::netns::must;
@@ -90,6 +91,68 @@ fn units_are_valid_and_network_managers_leave_us_alone() {
     fs::remove_file(root.join("usr/lib/NetworkManager/conf.d/percale.conf")).unwrap();
     fs::remove_file(root.join("usr/lib/systemd/network/05-percale.network")).unwrap();
     assert_eq!(findings(), [true, true], "and without them it has");
+}
+
+/// In a mount namespace with this /run; a read-only /sys tells networkd that there is no udev to wait for.
+const NETWORKD: &str = "mount --make-rprivate /; mount --bind \"$1\" /run; mount -t sysfs -o ro sysfs /sys; \
+    chown -R systemd-network /run/systemd/netif; exec /lib/systemd/systemd-networkd";
+
+/// A networkd that is told to give every link an address, beside a pod: with and without the packaged settings.
+#[test]
+fn a_genuine_networkd_leaves_our_links_alone() {
+    let bed = Bed::new("networkd");
+    let outside = bed.netns("outside");
+    e2e::netns::join(&bed.host, &outside);
+    let network = Network::new(&bed, "net", vec![conf::percale(&bed)]);
+    let ns = bed.netns("pod");
+    let pod = Attachment::new("c1", &ns);
+    network.add(&pod).unwrap();
+    let link = bed.host.link_names("cali").remove(0);
+    let has = |link: &str| {
+        let out = must(bed.host.command("ip").args(["-o", "addr", "show", "dev", link]));
+        String::from_utf8_lossy(&out).contains("192.0.2.77/24")
+    };
+    for packaged in [true, false] {
+        let run = bed.path(&format!("run-{packaged}"));
+        sh(
+            "mkdir -p \"$1/systemd/netif/links\" \"$1/systemd/network\" \"$1/systemd/networkd.conf.d\"",
+            &[&run],
+        );
+        fs::write(
+            run.join("systemd/network/50-all.network"),
+            "[Match]\nName=*\n[Network]\nAddress=192.0.2.77/24\n",
+        )
+        .unwrap();
+        if packaged {
+            for (file, to) in [("05-percale.network", "network"), ("networkd.conf", "networkd.conf.d")] {
+                let from = bins::workspace().join("install/systemd").join(file);
+                fs::copy(from, run.join("systemd").join(to).join(file)).unwrap();
+            }
+        }
+        let mut networkd = bed.host.command("unshare");
+        networkd.args(["-m", "sh", "-ec", NETWORKD, "sh"]).arg(&run);
+        let log = fs::File::create(bed.path("networkd.log")).unwrap();
+        let pid = bed.spawn(networkd.stderr(log));
+        let index = index(&bed, &link);
+        let state = || fs::read_to_string(run.join("systemd/netif/links").join(&index)).unwrap_or_default();
+        match packaged {
+            true => {
+                wait_for("networkd is at work", || has("up0") && state().contains("ADMIN_STATE=unmanaged"));
+                assert!(!has(&link), "the pod's link is left alone");
+            }
+            false => wait_for("without the settings it takes the pod's link too", || has(&link)),
+        }
+        bed.kill(pid);
+        let _ = bed.host.command("ip").args(["addr", "del", "192.0.2.77/24", "dev", "up0"]).output();
+    }
+    network.del(&pod).unwrap();
+}
+
+/// The number of a link.
+fn index(bed: &Bed, link: &str) -> String {
+    let links = bed.host.links();
+    let found = links.iter().find(|l| l["ifname"] == link).unwrap();
+    found["ifindex"].to_string()
 }
 
 // REQ: I-07

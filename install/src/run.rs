@@ -14,7 +14,8 @@ use crate::wish;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -29,13 +30,13 @@ pub fn once(settings: &Settings, token: Option<&str>) -> Result<bool> {
     let plan = planned(settings, &state, &records, token)?;
     let whole = wish::is_whole(settings, &records);
     if whole && settings.mode == Mode::TakeOver(Stage::All) && !records.current.routes {
-        handover::keep_calico_off(settings, &calico_config(settings)?)?;
+        handover::keep_calico_off(settings, &calico_config(settings, &state, &records)?)?;
     }
     execute::execute(&plan, &records, &state)?;
     if matches!(settings.mode, Mode::Uninstall | Mode::GiveBack) {
         if whole {
             // Its plugins and configuration are back: now it may come.
-            handover::let_calico_in(settings, &calico_config(settings)?)?;
+            handover::let_calico_in(settings, &calico_config(settings, &state, &records)?)?;
         }
         state.forget()?;
         for dir in [settings.tls_dir(), settings.state_dir.join("conflist")] {
@@ -63,7 +64,7 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
 }
 
 fn planned(settings: &Settings, state: &State, records: &Records, token: Option<&str>) -> Result<Plan> {
-    let wish = wished(settings, records, token)?;
+    let wish = wished(settings, state, records, token)?;
     let mut swept: Vec<PathBuf> = settings.bin_dirs.clone();
     swept.extend([settings.conf_dir.clone(), settings.tls_dir(), settings.state_dir.join("conflist")]);
     swept.extend([
@@ -75,7 +76,7 @@ fn planned(settings: &Settings, state: &State, records: &Records, token: Option<
     Ok(plan::plan(&observed, records, &wish, VERSION))
 }
 
-fn wished(settings: &Settings, records: &Records, token: Option<&str>) -> Result<Wish> {
+fn wished(settings: &Settings, state: &State, records: &Records, token: Option<&str>) -> Result<Wish> {
     match settings.mode {
         Mode::Install => wish::install(settings, records, token),
         Mode::Rollback if leaves_stage_two(records) => {
@@ -90,9 +91,9 @@ fn wished(settings: &Settings, records: &Records, token: Option<&str>) -> Result
         Mode::TakeOver(stage) => {
             let before = Settings { mode: Mode::Install, ..settings.clone() };
             if stage == Stage::All && !records.current.routes {
-                handover::refuse_policies(settings, &calico_config(settings)?)?;
+                handover::refuse_policies(settings, &calico_config(settings, state, records)?)?;
             } else if !wish::is_take_over(&before, records) {
-                calico_config(settings)?;
+                calico_config(settings, state, records)?;
             }
             wish::install(settings, records, token)
         }
@@ -129,13 +130,28 @@ fn give_back(settings: &Settings, records: &Records) -> Result<Wish> {
     Ok(wish)
 }
 
-/// Calico's section of its configuration on this node.
-fn calico_config(settings: &Settings) -> Result<Value> {
+/// Calico's section of its configuration on this node; of the one that is kept, where an earlier stage put another
+/// in its place.
+fn calico_config(settings: &Settings, state: &State, records: &Records) -> Result<Value> {
     let name = Some(&settings.old_conf_name).filter(|name| !name.is_empty()).unwrap_or(&settings.conf_name);
     let file = settings.conf_dir.join(name);
     let what = || format!("{}: Calico's configuration, which is to be taken over", file.display());
-    let conf: Value = serde_json::from_slice(&fs::read(&file).with_context(what)?).with_context(what)?;
+    let bytes = match fs::read(&file) {
+        Err(e) if e.kind() == ErrorKind::NotFound => kept(state, records, &file).with_context(what)?,
+        read => read.with_context(what)?,
+    };
+    let conf: Value = serde_json::from_slice(&bytes).with_context(what)?;
     let sections = conf["plugins"].as_array().cloned().unwrap_or_else(|| vec![conf.clone()]);
     let calico = sections.into_iter().find(|plugin| plugin["type"] == "calico");
     calico.with_context(|| format!("{}: has no plugin of type calico; nothing to take over", file.display()))
+}
+
+/// What was at a path before this node was taken over.
+fn kept(state: &State, records: &Records, file: &Path) -> Result<Vec<u8>> {
+    let sets = records.pending.iter().chain(std::iter::once(&records.current));
+    let displaced = sets.flat_map(|set| &set.displaced).find(|gone| gone.path == file);
+    let content = &displaced.context("there is none")?.origin;
+    let mut bytes = Vec::new();
+    state.open(&content.sha256)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
