@@ -8,6 +8,7 @@ mod host;
 mod support;
 
 use datastore::Store;
+use datastore_etcd::{Config, Etcd};
 use host::{Host, Ran, Session};
 use model::store::{Expect, Write};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use support::Server;
 use support::certs::Certs;
+use support::users;
 
 fn pools() -> Value {
     json!({"type": "percale-ipam", "pools": [{"cidr": "10.91.0.0/16"}]})
@@ -38,7 +40,11 @@ fn prepared(server: &Server) {
 }
 
 fn leased(server: &Server) -> usize {
-    let blocks = server.open().list("/calico/ipam/v2/assignment/", support::soon()).unwrap();
+    leased_in(&server.open())
+}
+
+fn leased_in(store: &Etcd) -> usize {
+    let blocks = store.list("/calico/ipam/v2/assignment/", support::soon()).unwrap();
     let used = |value: &[u8]| {
         let block: Value = serde_json::from_slice(value).unwrap();
         block["allocations"].as_array().unwrap().iter().filter(|a| !a.is_null()).count()
@@ -53,7 +59,11 @@ fn a_container_lives_on_etcd_within_its_budget_of_calls() {
     prepared(&server);
     let host = Host::new("node-1", json!({"etcd_endpoints": server.url(), "ipam": pools()}));
     let first = session.pod(1);
+    let before = host::Calls::of(&server);
     host.run("ADD", "first", Some(&first), None).ok();
+    let claim = host::Calls::of(&server).since(&before);
+    println!("etcd calls of a host's first ADD: {claim}");
+    assert!(claim.puts + claim.deletes <= 6, "a claim adds at most three: {claim}");
     let pod = session.pod(2);
     let before = host::Calls::of(&server);
     let added = host.run("ADD", "second", Some(&pod), None).ok();
@@ -144,6 +154,63 @@ fn certificates_of_the_configuration_and_a_name_of_the_hosts_file_are_used() {
     host.conf = without;
     let refused = host.run("ADD", "two", Some(&session.pod(2)), None);
     assert!(refused.text().contains("/nowhere/cert.pem"), "{refused:?}");
+}
+
+/// As a cluster has it that Calico used: a user with a password, and several endpoints, the first one dead.
+// REQ: C-13
+#[test]
+fn user_and_password_are_used_and_a_dead_endpoint_is_passed_over() {
+    let session = Session::new();
+    let server = Server::start();
+    prepared(&server);
+    users::admin(users::enable(&server.url()));
+    let endpoints = format!("http://127.0.0.1:{},{}", support::free_port(), server.url());
+    let mut host = Host::new("node-1", json!({"etcd_endpoints": endpoints, "ipam": pools()}));
+    let with = |password| vec![("ETCD_USERNAME", "percale"), ("ETCD_PASSWORD", password)];
+    let pod = session.pod(1);
+    for (user, password, detail) in [
+        ("", "", "user name is empty"),
+        ("percale", "wrong", "authentication"),
+        ("calico", "secret", ": /percale/"),
+    ] {
+        host.env = vec![("ETCD_USERNAME", user), ("CALICO_ETCD_PASSWORD", password)];
+        let refused = host.run("ADD", "one", Some(&pod), None);
+        assert_eq!(refused.json().unwrap()["code"], 5, "{refused:?}");
+        assert!(refused.text().contains("check the user, password"), "{refused:?}");
+        assert!(refused.text().contains(detail), "{refused:?}");
+    }
+    host.env = with("secret");
+    let added = host.run("ADD", "one", Some(&pod), None).ok();
+    host.run("CHECK", "one", Some(&pod), Some(&added)).ok();
+    // A password that is no longer right owes the release, and tells nobody the right one.
+    host.env = with("secret-of-yesterday");
+    let owed = host.run("DEL", "one", Some(&pod), Some(&added));
+    assert!(!format!("{owed:?}").contains("secret-of-yesterday"), "{owed:?}");
+    owed.ok();
+    host.env = with("secret");
+    host.run("ADD", "one", Some(&pod), None).ok();
+    host.run("DEL", "one", Some(&pod), None).ok();
+    let root = Config { user: "root".into(), password: "rootpw".into(), ..server.config() };
+    assert_eq!(leased_in(&support::open(&root)), 0);
+}
+
+#[test]
+fn an_etcd_without_space_is_told_and_a_del_is_owed() {
+    let session = Session::new();
+    let server = Server::start();
+    prepared(&server);
+    let host = Host::new("node-1", json!({"etcd_endpoints": server.url(), "ipam": pools()}));
+    let pod = session.pod(1);
+    let added = host.run("ADD", "one", Some(&pod), None).ok();
+    users::admin(users::out_of_space(&server.url(), true));
+    let refused = host.run("ADD", "two", Some(&session.pod(2)), None);
+    assert_eq!(refused.json().unwrap()["code"], 11, "{refused:?}");
+    assert!(refused.text().contains("etcd has no space left"), "{refused:?}");
+    host.run("DEL", "one", Some(&pod), Some(&added)).ok();
+    assert_eq!(leased(&server), 1, "the release is owed");
+    users::admin(users::out_of_space(&server.url(), false));
+    host.run("DEL", "two", None, None).ok();
+    assert_eq!(leased(&server), 0);
 }
 
 // REQ: C-14

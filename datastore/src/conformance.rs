@@ -45,6 +45,11 @@ fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(30))
 }
 
+/// The count that `PERCALE_FULL=1` asks for, else the small one.
+fn count(full: usize, small: usize) -> usize {
+    if std::env::var_os("PERCALE_FULL").is_some() { full } else { small }
+}
+
 fn prefix(check: &str) -> String {
     format!("{}conformance-{check}-", keys::handles(&Scope::Cluster))
 }
@@ -198,7 +203,7 @@ fn a_hundred_writes(store: &dyn Store, _: bool) {
 
 fn lists_are_ordered_and_exact(store: &dyn Store, _: bool) {
     // More than a page of any back end, written from the last to the first.
-    let count = 1100;
+    let count = count(5000, 1100);
     let numbers: Vec<usize> = (0..count).rev().collect();
     for part in numbers.chunks(100) {
         let writes: Vec<Write> =
@@ -225,7 +230,7 @@ fn limits(store: &dyn Store, _: bool) {
 
 fn counting_from_threads(store: &dyn Store, _: bool) {
     let key = key("count", 1);
-    let (threads, each) = (4, 25);
+    let (threads, each) = (4, count(500, 25) as u64);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| (0..each).for_each(|_| increment(store, &key)));
@@ -301,7 +306,7 @@ fn watch_beside_writers(store: &dyn Store, _: bool) {
 }
 
 fn write_about(store: &dyn Store) {
-    for i in 0..120 {
+    for i in 0..count(5000, 120) {
         let key = key("beside", i * 7 % 20);
         let write = if i % 5 == 0 { delete(&key, Expect::Any) } else { put(&key, Expect::Any, i as u64) };
         commit(store, &[write]);

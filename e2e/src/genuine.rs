@@ -148,7 +148,8 @@ impl Site {
         });
         crate::conf::put_all(&mut plugin, own);
         plugin["ipam"]["type"] = json!("calico-ipam");
-        if self.kind == Kind::Kubernetes && matches!(side, Side::Calico(_)) {
+        // In etcd too: 3.18 makes itself a client of Kubernetes for every pod.
+        if matches!(side, Side::Calico(_)) {
             plugin["kubernetes"] = json!({"kubeconfig": self.bed.path("admin")});
         }
         let mut network = Network::new(&self.bed, NETWORK, vec![plugin]).at_version("0.3.1");
@@ -245,6 +246,8 @@ impl Site {
             command.arg("--allow-version-mismatch");
         }
         self.administrator(&mut command);
+        // The newest asks Kubernetes for virtual machines, whatever the datastore.
+        command.env("KUBECONFIG", self.cluster.admin_kubeconfig());
         command
     }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use e2e::clean::kernel_is_clean;
-use e2e::cluster::{Cluster, Counting, Kind, Node, key, resource, soon};
+use e2e::cluster::{Cluster, Counting, Killed, Kind, Node, key, resource, soon};
 use e2e::cnirun::{addresses, finish};
 use e2e::{Attachment, Bed, Network, probe};
 use rustix::process::Signal;
@@ -349,11 +349,11 @@ fn pauses_within_add_and_del_leave_nothing_behind() {
     }
 }
 
-/// Kills of the server within ADD: the address is given or not, never lost.
+/// Kills of the server within ADD and DEL: the address is given or not, never lost.
 #[test]
-fn kills_within_add_leave_nothing_behind() {
+fn kills_within_add_and_del_leave_nothing_behind() {
     let cluster = Cluster::own();
-    let rounds = if e2e::bins::full() { 20 } else { 2 };
+    let (rounds, step) = if e2e::bins::full() { (20, 9) } else { (2, 40) };
     for kind in Kind::BOTH {
         let (bed, node) = node(&cluster, kind, "kills");
         let network = network(&bed, &node);
@@ -361,22 +361,31 @@ fn kills_within_add_leave_nothing_behind() {
         for round in 0..rounds {
             let ns = bed.netns(&format!("pod-{round}"));
             let pod = Attachment::new(ns.name(), &ns);
-            let running = network.start("ADD", &plugin, &pod);
-            std::thread::sleep(Duration::from_millis(6 + 9 * round as u64));
-            let killed = cluster.kill(kind.server());
-            let first = finish(running).result();
-            println!(
-                "{kind:?} {round}: {}",
-                first.as_ref().map_or_else(ToString::to_string, |_| "served".into())
-            );
-            if let Err(failure) = &first {
+            let killed_within = |verb: &str| {
+                let running = network.start(verb, &plugin, &pod);
+                std::thread::sleep(Duration::from_millis(6 + step * round));
+                let killed = cluster.kill(kind.server());
+                let answer = finish(running).result();
+                let told = answer.as_ref().map_or_else(ToString::to_string, |_| "served".into());
+                println!("{kind:?} {verb} {round}: {told}");
+                (answer, killed)
+            };
+            let again = |killed: &Killed| {
+                cluster.start(killed);
+                cluster.wait();
+            };
+            let (added, killed) = killed_within("ADD");
+            if let Err(failure) = &added {
                 assert_eq!(failure.code(), Some(11), "{kind:?} {round}: {failure}");
                 network.del(&pod).unwrap();
             }
-            cluster.start(&killed);
-            cluster.wait();
+            again(&killed);
             network.add(&pod).unwrap();
             assert_eq!(node.given(), 2, "{kind:?} round {round}");
+            let (deleted, killed) = killed_within("DEL");
+            deleted.unwrap_or_else(|e| panic!("{kind:?} DEL {round}: {e}"));
+            kernel_is_clean(&bed.host);
+            again(&killed);
             network.del(&pod).unwrap();
             assert_eq!(node.given(), 0, "{kind:?} round {round}");
         }

@@ -116,3 +116,20 @@ fn sources(dir: &Path) -> Vec<(String, String)> {
 fn is_test(path: &Path) -> bool {
     path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
 }
+
+/// `DIR/FILE::TEST` in backquotes, each a test of `DIR/tests/FILE.rs`.
+#[test]
+fn the_tests_that_the_stores_readme_names_exist() {
+    let text = fs::read_to_string(workspace().join("datastore/README.md")).unwrap();
+    let names = text.split('`').skip(1).step_by(2).filter_map(|name| name.split_once("::"));
+    let names = names.filter(|(file, _)| file.contains('/'));
+    let missing: Vec<_> = names.clone().filter(|(file, test)| !is_there(file, test)).collect();
+    assert_eq!(missing, []);
+    assert!(names.count() > 30);
+}
+
+fn is_there(file: &str, test: &str) -> bool {
+    let Some((dir, file)) = file.rsplit_once('/') else { return false };
+    let source = fs::read_to_string(workspace().join(dir).join("tests").join(format!("{file}.rs")));
+    source.is_ok_and(|text| text.contains(&format!("fn {test}()")))
+}

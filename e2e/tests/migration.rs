@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use e2e::cluster::{Cluster, Kind, Node, key, soon};
+use e2e::cnirun::finish;
 use e2e::{Attachment, Bed, Network};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 const NETWORK: &str = "k8s-pod-network";
 /// Pods that run when the change begins.
@@ -141,6 +143,42 @@ fn a_change_that_is_killed_at_any_point_is_gone_on_with() {
         println!("{kind:?}: {kills} kills, {locked} of them left the store locked");
         assert!(kills > 3 && locked > 0, "{kind:?}: {kills} kills, {locked} in the middle");
         network.add(&new).unwrap();
+        change.assert_taken_over();
+        assert_eq!(change.node.given(), RUNNING + 1, "{kind:?}");
+    }
+}
+
+/// Whatever stops it, the other nodes of the cluster do not wait for this one.
+// REQ: C-10
+#[test]
+fn a_change_that_fails_leaves_the_store_open() {
+    let cluster = cluster();
+    for kind in Kind::BOTH {
+        let change = Change::on(&cluster, kind, "migfail");
+        let space = change.bed.netns("new");
+        let new = Attachment::new("new", &space);
+        // A lease of no pool's address: the administrator must say what shall become of it.
+        let odd = change.bed.write(&format!("hostlocal/{NETWORK}/192.0.2.5"), "odd\r\neth0");
+        let refused = change.network().add(&new).unwrap_err();
+        assert!(refused.to_string().contains("192.0.2.5"), "{kind:?}: {refused}");
+        assert!(change.is_ready(), "{kind:?}: {}", change.info());
+        fs::remove_file(odd).unwrap();
+        // The way to the store is cut at some moment of it, for a while.
+        let mut cut_within = 0;
+        for pause in [20, 60, 100, 140, 180] {
+            let network = change.network();
+            let plugin = network.config(&network.plugins[0], None);
+            let running = network.start("ADD", &plugin, &new);
+            std::thread::sleep(Duration::from_millis(pause));
+            change.node.bridge.refuse(true);
+            cut_within += usize::from(!change.is_ready());
+            std::thread::sleep(Duration::from_secs(1));
+            change.node.bridge.refuse(false);
+            let answer = finish(running).result();
+            assert!(change.is_ready(), "{kind:?} after {pause} ms: {answer:?}: {}", change.info());
+        }
+        println!("{kind:?}: the way was cut {cut_within} times while the store was locked");
+        change.network().add(&new).unwrap();
         change.assert_taken_over();
         assert_eq!(change.node.given(), RUNNING + 1, "{kind:?}");
     }

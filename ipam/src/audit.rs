@@ -93,7 +93,7 @@ pub struct Report {
     pub handle_counts: Vec<Item>,
     /// Addresses that are neither taken nor in a block's queue; blocks without their affinity.
     pub lost: Vec<Item>,
-    /// Objects that cannot be read, or not be used as they are.
+    /// Objects that cannot be read, or not be used as they are; blocks that only a newer release may write.
     pub damaged: Vec<Item>,
 }
 

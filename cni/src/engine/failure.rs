@@ -11,6 +11,10 @@ pub(crate) fn store(error: &datastore::Error) -> CniError {
     let (code, cure) = match error.kind {
         ErrorKind::Timeout | ErrorKind::Unreachable => (Code::TryAgain, "try again"),
         ErrorKind::Missing => (Code::Io, "the store does not exist yet; an ADD creates it"),
+        ErrorKind::Full if is_of(error, "etcd ") => (
+            Code::TryAgain,
+            "etcd has no space left; compact and defragment it, disarm its alarm, and try again",
+        ),
         ErrorKind::Full => (Code::Io, "the disk is full; free some room and try again"),
         ErrorKind::Denied if is_of(error, "etcd ") => {
             (Code::Io, "etcd refuses; check the user, password, certificates and permissions given for it")

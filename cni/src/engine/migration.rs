@@ -38,7 +38,7 @@ enum Lock {
 /// # Errors
 /// Code 11 while another migration or an upgrade has it.
 pub(crate) fn lock(call: &Call) -> Result<(), CniError> {
-    change(call, call.deadline, |info| match state(call, info) {
+    let locked = change(call, call.deadline, |info| match state(call, info) {
         Lock::Foreign => Err(Stop::Fail(IpamError::NotReady)),
         Lock::Open | Lock::Resumable => {
             info.spec.datastore_ready = Some(false);
@@ -46,7 +46,12 @@ pub(crate) fn lock(call: &Call) -> Result<(), CniError> {
             info.metadata.annotations.insert(ANNOTATION.to_owned(), mark);
             Ok(true)
         }
-    })
+    });
+    if locked.is_err() {
+        // Perhaps only the answer was lost, and nobody else would open it. What is not ours is left alone.
+        let _ = unlock(call);
+    }
+    locked
 }
 
 /// Opens it again, in as many tries as there is time for.

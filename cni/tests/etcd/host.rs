@@ -72,6 +72,8 @@ fn spawn(command: &mut Command) -> Child {
 pub struct Host {
     dir: tempfile::TempDir,
     pub conf: Value,
+    /// Environment beside that of the protocol.
+    pub env: Vec<(&'static str, &'static str)>,
     plugin: PathBuf,
     program: String,
     hosts: Option<PathBuf>,
@@ -92,6 +94,7 @@ impl Host {
         Self {
             dir,
             conf: all,
+            env: Vec::new(),
             plugin: env!("CARGO_BIN_EXE_percale").into(),
             program: "percale".to_owned(),
             hosts: None,
@@ -131,6 +134,7 @@ impl Host {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container);
         command.env("CNI_IFNAME", "eth0").env("CNI_PATH", "/opt/cni/bin");
+        command.envs(self.env.iter().copied());
         if let Some(netns) = netns {
             command.env("CNI_NETNS", netns);
         }

@@ -45,6 +45,14 @@ impl Failure {
         Self::new(ErrorKind::Io, error.to_string())
     }
 
+    /// Names what was asked for, where its permission is missing.
+    pub fn about(mut self, keys: &str) -> Self {
+        if self.kind == ErrorKind::Denied {
+            self.detail = format!("{}: {keys}", self.detail);
+        }
+        self
+    }
+
     pub fn into_error(self, op: &'static str, subject: &str) -> Error {
         Error { op, subject: subject.into(), kind: self.kind, detail: self.detail }
     }

@@ -61,6 +61,7 @@ impl Etcd {
     fn run<T>(
         &self,
         op: &'static str,
+        of: &str,
         deadline: Deadline,
         call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Error> {
@@ -68,8 +69,13 @@ impl Etcd {
             self.cluster.distrust();
             Err(Failure::late())
         });
-        answer.map_err(|failure| failure.into_error(op, self.cluster.subject()))
+        answer.map_err(|failure| failure.about(of).into_error(op, self.cluster.subject()))
     }
+}
+
+/// Keys as an error names them.
+fn some<'k>(keys: impl Iterator<Item = &'k str>) -> String {
+    keys.take(4).collect::<Vec<_>>().join(", ")
 }
 
 impl Store for Etcd {
@@ -78,11 +84,11 @@ impl Store for Etcd {
     }
 
     fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error> {
-        self.run("read from", deadline, read::get(&self.cluster, keys))
+        self.run("read from", &some(keys.iter().copied()), deadline, read::get(&self.cluster, keys))
     }
 
     fn list(&self, prefix: &str, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        self.run("list", deadline, read::list(&self.cluster, prefix))
+        self.run("list", prefix, deadline, read::list(&self.cluster, prefix))
     }
 
     fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error> {
@@ -90,7 +96,7 @@ impl Store for Etcd {
     }
 
     fn revisions(&self, prefix: &str, deadline: Deadline) -> Result<Vec<(String, Revision)>, Error> {
-        self.run("list", deadline, read::revisions(&self.cluster, prefix))
+        self.run("list", prefix, deadline, read::revisions(&self.cluster, prefix))
     }
 
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {
@@ -98,6 +104,7 @@ impl Store for Etcd {
             txn::of(writes).map_err(|failure| failure.into_error("write to", self.cluster.subject()))?;
         let answer = self.run(
             "write to",
+            &some(writes.iter().map(|write| write.key.as_str())),
             deadline,
             self.cluster.write(|mut kv| {
                 let txn = txn.clone();

@@ -203,7 +203,7 @@ impl Teller {
         if !std::mem::replace(&mut self.healthy, false) {
             return Ok(());
         }
-        let error = failure.into_error("watch", self.cluster.subject());
+        let error = failure.about(&self.prefix).into_error("watch", self.cluster.subject());
         self.events.send(Err(error)).await.map_err(|_| Stop::Unheard)
     }
 }

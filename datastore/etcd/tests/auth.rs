@@ -6,28 +6,10 @@ mod support;
 
 use datastore::{CommitError, ErrorKind, Store};
 use datastore_etcd::{Config, Etcd};
-use etcd_client::{Client, Permission, PermissionType};
+use etcd_client::Client;
 use model::store::Expect;
+use support::users::{admin, enable};
 use support::{Server, get, kind, open, put, soon};
-
-fn admin<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-}
-
-/// `root`, `percale` with all of `/calico/`, and `reader` who may read there.
-async fn enable(url: &str) {
-    let mut client = Client::connect([url], None).await.unwrap();
-    client.user_add("root", "rootpw", None).await.unwrap();
-    client.user_grant_role("root", "root").await.unwrap();
-    for (user, kind) in [("percale", PermissionType::Readwrite), ("reader", PermissionType::Read)] {
-        client.role_add(user).await.unwrap();
-        let all = Permission::new(kind, "/calico/").with_prefix();
-        client.role_grant_permission(user, all).await.unwrap();
-        client.user_add(user, "secret", None).await.unwrap();
-        client.user_grant_role(user, user).await.unwrap();
-    }
-    client.auth_enable().await.unwrap();
-}
 
 fn as_user(server: &Server, user: &str, password: &str) -> Config {
     Config { user: user.into(), password: password.into(), ..server.config() }

@@ -65,18 +65,27 @@ impl Case {
     }
 }
 
-/// Runs everything on both stores, or on the one that `PERCALE_BENCH_STORE` names (`etcd`, `kubernetes`).
+/// A part of the benchmark.
+type Part = fn(&Cluster, Kind, &Size) -> Vec<Case>;
+
+/// Runs everything on both stores, or on the one that `PERCALE_BENCH_STORE` names (`etcd`, `kubernetes`);
+/// `PERCALE_BENCH_ONLY` names a part (`load`, `full`).
 ///
 /// # Panics
 /// When an address is given twice, or the counts are not exact at the end.
 pub fn ipam(size: &Size) {
     let mut cases = Vec::new();
-    let only = std::env::var("PERCALE_BENCH_STORE").unwrap_or_default().to_lowercase();
-    for kind in Kind::BOTH.into_iter().filter(|kind| format!("{kind:?}").to_lowercase().contains(&only)) {
+    let is_asked = |variable: &str, name: &str| {
+        std::env::var(variable).map_or(true, |only| name.to_lowercase().contains(&only.to_lowercase()))
+    };
+    let parts: [(&str, Part); 2] = [("load", load::run), ("full", full::run)];
+    for kind in Kind::BOTH.into_iter().filter(|kind| is_asked("PERCALE_BENCH_STORE", &format!("{kind:?}"))) {
         let cluster = Cluster::own();
-        for case in [load::run(&cluster, kind, size), full::run(&cluster, kind, size)].into_iter().flatten() {
-            case.print();
-            cases.push(case.json());
+        for (_, run) in parts.iter().filter(|(name, _)| is_asked("PERCALE_BENCH_ONLY", name)) {
+            for case in run(&cluster, kind, size) {
+                case.print();
+                cases.push(case.json());
+            }
         }
     }
     let dir = target_dir().join("bench");

@@ -30,8 +30,19 @@ pub(super) fn judge(objects: &Objects, facts: &HostFacts) -> Report {
         orphan_affinities: objects.claims.iter().filter_map(|claim| orphan(objects, claim)).collect(),
         handle_counts,
         lost: lost_ordinals(objects).chain(unclaimed(objects)).collect(),
-        damaged: objects.broken.iter().map(|broken| broken.item(objects)).collect(),
+        damaged: objects.broken.iter().map(|broken| broken.item(objects)).chain(unknown(objects)).collect(),
     }
+}
+
+/// Blocks that are sound for who wrote them, and that this build only reads.
+fn unknown(objects: &Objects) -> impl Iterator<Item = Item> + '_ {
+    objects.blocks.values().filter_map(|found| {
+        let field = found.value.unknown_state()?;
+        let reason = format!(
+            "its member {field} is not known to this version, which does not write it; upgrade Percale"
+        );
+        Some(of_block(found, reason))
+    })
 }
 
 fn of_held(held: Held, reason: String, repairable: bool) -> Item {

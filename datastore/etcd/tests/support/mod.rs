@@ -6,6 +6,7 @@
 pub mod certs;
 #[path = "../../../tests/support/proxy.rs"]
 pub mod proxy;
+pub mod users;
 
 use datastore::{CommitError, Deadline, Error, ErrorKind, Event, Store, Watch};
 use datastore_etcd::{Config, Etcd};
