@@ -120,7 +120,8 @@ fn uninstall(settings: &Settings, records: &Records) -> Result<Wish> {
 fn give_back(settings: &Settings, records: &Records) -> Result<Wish> {
     let taken_over = wish::is_take_over(settings, records);
     // A run that was killed after its last step left a record of Calico's files alone.
-    let installed = records.current.files.iter().any(|entry| is_own_name(&entry.path));
+    let programs = records.current.files.iter().filter(|entry| entry.kind != Kind::Stage);
+    let installed = programs.map(|entry| &entry.path).any(|path| is_own_name(path));
     if !taken_over && installed {
         bail!("this node was not taken over from Calico; --uninstall removes Percale");
     }
