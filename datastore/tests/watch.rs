@@ -98,3 +98,31 @@ fn checkpoints_and_loads_that_pass_a_watch_by_lose_nothing() {
         assert_eq!(known, there, "round {round}");
     }
 }
+
+#[test]
+fn watches_of_one_store_all_hear_and_learn_that_its_directory_went() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("store");
+    let store = open(&place);
+    let mut watches: Vec<_> = (0..8).map(|i| store.watch(&format!("/w/{i}/")).unwrap()).collect();
+    watches.iter_mut().for_each(|watch| assert_eq!(next(watch.as_mut()), Event::Synced));
+    let writes: Vec<_> = (0..8).map(|i| put(&format!("/w/{i}/key"), Expect::Any, "1")).collect();
+    let revision = store.commit(&writes, soon()).unwrap();
+    for (i, watch) in watches.iter_mut().enumerate() {
+        assert_eq!(next(watch.as_mut()), entry(&format!("/w/{i}/key"), "1", revision));
+        nothing(watch.as_mut());
+    }
+    std::fs::remove_dir_all(&place).unwrap();
+    let anew = open(&place);
+    anew.commit(&[put("/w/0/other", Expect::Any, "2")], soon()).unwrap();
+    for watch in &mut watches {
+        let gone = watch.next(soon()).unwrap_err();
+        assert!(gone.to_string().contains("watch store"), "{gone}");
+    }
+    // The handle from before finds the new directory, and so do its watches.
+    let mut watch = store.watch("/w/").unwrap();
+    assert!(matches!(next(watch.as_mut()), Event::Put(e) if e.key == "/w/0/other"));
+    assert_eq!(next(watch.as_mut()), Event::Synced);
+    anew.commit(&[put("/w/0/last", Expect::Any, "3")], soon()).unwrap();
+    assert!(matches!(next(watch.as_mut()), Event::Put(e) if e.key == "/w/0/last"));
+}

@@ -1,7 +1,7 @@
 //! The current slot as it was read: its log in memory, its snapshot read on demand.
 
 use super::disk::{Disk, File};
-use super::frame::{self, Kind, Link, Parsed};
+use super::frame::{self, Kind, Link, Parsed, Seed};
 use super::header::{Format, Header, LOG_AT};
 use super::mark::Mark;
 use super::record::{Commit, Item};
@@ -76,12 +76,15 @@ impl Loaded {
         }
     }
 
-    /// Takes notice of what was appended to the log; returns where it ended before.
-    pub fn read_on(&mut self, disk: &dyn Disk, mark: Option<Mark>) -> Result<usize, Error> {
-        let from = self.log.len();
+    /// Takes notice of what was appended to the log.
+    pub fn read_on(&mut self, disk: &dyn Disk, mark: Option<Mark>) -> Result<(), Error> {
         self.read_log(disk, mark)?;
-        self.check_end(disk, mark)?;
-        Ok(from)
+        self.check_end(disk, mark)
+    }
+
+    /// The slot, and how much of its log was read: see [`Loaded::commits`].
+    pub fn place(&self) -> (Seed, usize) {
+        (self.header.seed(), self.log.len())
     }
 
     /// Reads the snapshot's index, unless that was done.

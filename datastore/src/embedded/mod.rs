@@ -18,6 +18,7 @@ mod fuzz;
 mod header;
 mod load;
 mod loaded;
+mod lookout;
 mod mark;
 mod record;
 mod room;
@@ -35,12 +36,13 @@ use crate::lock::{Kind, Lock};
 use crate::{Age, CommitError, Deadline, Error, ErrorKind, Store, Watch};
 use disk::{Access, Directory, Disk, File};
 use header::LOG_AT;
+use lookout::Lookout;
 use model::store::{Entry, Query, Revision, View, Write};
-use slots::{Pending, Seen, Slots};
+use slots::{Pending, Slots};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 /// Longest key, in bytes.
@@ -90,6 +92,8 @@ pub struct Embedded {
     dir: PathBuf,
     mode: Mode,
     slots: Mutex<Slots>,
+    /// Of the watches that are open.
+    lookout: Mutex<Weak<Lookout>>,
 }
 
 impl Embedded {
@@ -106,8 +110,8 @@ impl Embedded {
         if directory.is_missing() {
             return Err(missing(dir));
         }
-        let store =
-            Self { dir: dir.to_owned(), mode, slots: Mutex::new(Slots::new(Box::new(directory), layout)) };
+        let slots = Mutex::new(Slots::new(Box::new(directory), layout));
+        let store = Self { dir: dir.to_owned(), mode, slots, lookout: Mutex::default() };
         if store.slots().looks_empty()? {
             store.create()?;
         }
@@ -181,16 +185,16 @@ impl Embedded {
     fn read<T>(
         &self,
         deadline: Deadline,
-        f: impl FnOnce(&mut Slots, Seen) -> Result<T, Error>,
+        f: impl FnOnce(&mut Slots) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let (_lock, mut slots) = self.locked(Kind::Shared, deadline)?;
-        let seen = slots.refresh()?;
-        f(&mut slots, seen)
+        slots.refresh()?;
+        f(&mut slots)
     }
 
     /// The revision of the last commit.
     pub fn revision(&self, deadline: Deadline) -> Result<Revision, Error> {
-        self.read(deadline, |slots, _| Ok(slots.loaded()?.revision))
+        self.read(deadline, |slots| Ok(slots.loaded()?.revision))
     }
 }
 
@@ -245,15 +249,15 @@ impl Store for Embedded {
     }
 
     fn get(&self, keys: &[&str], deadline: Deadline) -> Result<Vec<Option<Entry>>, Error> {
-        self.read(deadline, |slots, _| keys.iter().map(|key| slots.get(key)).collect())
+        self.read(deadline, |slots| keys.iter().map(|key| slots.get(key)).collect())
     }
 
     fn list(&self, prefix: &str, deadline: Deadline) -> Result<Vec<Entry>, Error> {
-        self.read(deadline, |slots, _| slots.list(prefix))
+        self.read(deadline, |slots| slots.list(prefix))
     }
 
     fn keys(&self, prefix: &str, deadline: Deadline) -> Result<Vec<String>, Error> {
-        self.read(deadline, |slots, _| slots.keys(prefix))
+        self.read(deadline, |slots| slots.keys(prefix))
     }
 
     fn fetch(&self, queries: &[Query], age: Age, view: &mut View, deadline: Deadline) -> Result<(), Error> {
@@ -261,7 +265,7 @@ impl Store for Embedded {
         if age == Age::Before && self.slots().answer_known(queries, view).is_some() {
             return Ok(());
         }
-        self.read(deadline, |slots, _| slots.answer(queries, view))
+        self.read(deadline, |slots| slots.answer(queries, view))
     }
 
     fn commit(&self, writes: &[Write], deadline: Deadline) -> Result<Revision, CommitError> {

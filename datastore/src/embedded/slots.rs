@@ -28,15 +28,6 @@ pub(super) struct Pending {
     pub revision: Revision,
 }
 
-/// What a refresh found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// The log was read on from this offset in `Loaded::log`; it may have nothing new.
-    Grown(usize),
-    /// Another generation: all has to be read anew.
-    Replaced,
-}
-
 impl Slots {
     pub fn new(disk: Box<dyn Disk>, layout: Layout) -> Self {
         Self { disk, layout, loaded: None }
@@ -58,7 +49,7 @@ impl Slots {
     }
 
     /// Takes notice of what others did since the last call.
-    pub fn refresh(&mut self) -> Result<Seen, Error> {
+    pub fn refresh(&mut self) -> Result<(), Error> {
         let Choice::Slot { file, header, retire_other } = self.choose()? else {
             self.loaded = None;
             self.check_blank()?;
@@ -73,8 +64,7 @@ impl Slots {
         let mark = self.read_mark();
         let loaded = self.loaded.as_mut().expect("set above");
         loaded.retire_other = retire_other;
-        let from = loaded.read_on(&*self.disk, mark)?;
-        Ok(if known { Seen::Grown(from) } else { Seen::Replaced })
+        loaded.read_on(&*self.disk, mark)
     }
 
     /// The current slot. Call `refresh` first.

@@ -1,96 +1,68 @@
-//! Watching a store: woken by inotify, told from the log, by comparison after a checkpoint.
+//! Watching a store: told from the log, by comparison after a checkpoint.
 
-use super::slots::{Seen, Slots};
+use super::frame::Seed;
+use super::lookout::Lookout;
+use super::slots::Slots;
 use super::{Embedded, Mode};
 use crate::{Deadline, Error, ErrorKind, Event, Watch};
 use model::store::{Entry, Revision};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify;
-use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
 
-const OP: &str = "watch store";
-/// Changes gather for so long before they are looked at: a commit touches its files several times, and many
-/// watches of one process must not look while the call that committed goes on.
-const GATHER: Duration = Duration::from_millis(20);
+pub(super) const OP: &str = "watch store";
 
 pub(super) struct Watcher {
-    store: Embedded,
+    lookout: Arc<Lookout>,
     prefix: String,
-    wakes: OwnedFd,
     queue: VecDeque<Event>,
     told: Told,
-    /// Something may have changed since the last look.
-    stale: bool,
+    /// How many changes there were at the last look.
+    looked: Option<u64>,
 }
 
 /// What the user of the watch knows: the keys that exist and the revision told of each.
 struct Told {
     keys: BTreeMap<String, Revision>,
-    /// The log says what is new; otherwise only a comparison of everything does.
-    follows_log: bool,
+    /// Everything before this place of a slot's log was told.
+    place: Option<(Seed, usize)>,
     synced: bool,
 }
 
 impl Watcher {
     pub fn new(store: &Embedded, prefix: &str) -> Result<Self, Error> {
         Ok(Self {
-            store: Embedded::open_with(&store.dir, Mode::ReadOnly, store.slots().layout)?,
+            lookout: lookout(store)?,
             prefix: prefix.to_owned(),
-            wakes: subscribe(store).map_err(|e| store.os(e))?,
             queue: VecDeque::new(),
-            told: Told { keys: BTreeMap::new(), follows_log: false, synced: false },
-            stale: true,
+            told: Told { keys: BTreeMap::new(), place: None, synced: false },
+            looked: None,
         })
     }
 
     fn look(&mut self, deadline: Deadline) -> Result<(), Error> {
         let (told, prefix) = (&mut self.told, &self.prefix);
-        let events = self.store.read(deadline, |slots, seen| told.update(slots, seen, prefix))?;
+        let changes = self.lookout.changes();
+        self.lookout.catch_up(changes, deadline)?;
+        let events = match self.lookout.glance(|slots| told.follow(slots, prefix)) {
+            Some(events) => events,
+            None => self.lookout.look(deadline, |slots| told.update(slots, prefix))?,
+        };
         self.queue.extend(events);
-        self.stale = false;
+        self.looked = Some(changes);
         Ok(())
-    }
-
-    /// Waits for a change by anybody; false when none came before the deadline.
-    fn wait(&mut self, deadline: Deadline) -> Result<bool, Error> {
-        loop {
-            let mut fds = [PollFd::new(&self.wakes, PollFlags::IN)];
-            match poll(&mut fds, Timespec::try_from(deadline.left()).ok().as_ref()) {
-                Ok(0) => return Ok(false),
-                Ok(_) => return self.drain().map(|()| true).map_err(|e| self.store.os(e)),
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(self.store.os(e)),
-            }
-        }
-    }
-
-    /// Lets what changes together be looked at together.
-    fn gather(&self, deadline: Deadline) -> Result<(), Error> {
-        std::thread::sleep(GATHER.min(deadline.left()));
-        self.drain().map_err(|e| self.store.os(e))
-    }
-
-    fn drain(&self) -> rustix::io::Result<()> {
-        let mut buf = [MaybeUninit::uninit(); 4096];
-        loop {
-            match rustix::io::read(&self.wakes, &mut buf) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(e) => return Err(e),
-            }
-        }
     }
 }
 
-fn subscribe(store: &Embedded) -> rustix::io::Result<OwnedFd> {
-    let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&fd, &store.dir, inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE)?;
-    Ok(fd)
+/// That of this store's watches, or a new one for the first.
+fn lookout(store: &Embedded) -> Result<Arc<Lookout>, Error> {
+    let mut known = store.lookout.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(lookout) = known.upgrade().filter(|lookout| !lookout.is_deaf()) {
+        return Ok(lookout);
+    }
+    let layout = store.slots().layout;
+    let lookout = Arc::new(Lookout::start(Embedded::open_with(&store.dir, Mode::ReadOnly, layout)?)?);
+    *known = Arc::downgrade(&lookout);
+    Ok(lookout)
 }
 
 impl Watch for Watcher {
@@ -99,40 +71,43 @@ impl Watch for Watcher {
             if let Some(event) = self.queue.pop_front() {
                 return Ok(Some(event));
             }
-            if self.stale {
-                match self.look(deadline) {
+            match self.looked.filter(|looked| *looked == self.lookout.changes()) {
+                None => match self.look(deadline) {
                     Err(e) if e.kind == ErrorKind::Timeout => return Ok(None),
                     other => other?,
-                }
-            } else if !self.wait(deadline)? {
-                return Ok(None);
-            } else {
-                self.stale = true;
-                self.gather(deadline)?;
+                },
+                Some(_) if self.lookout.is_deaf() => return Err(self.lookout.gone()),
+                Some(looked) if !self.lookout.wait(looked, deadline) => return Ok(None),
+                Some(_) => {}
             }
         }
     }
 }
 
 impl Told {
-    fn update(&mut self, slots: &mut Slots, seen: Seen, prefix: &str) -> Result<Vec<Event>, Error> {
-        let mut events = match seen {
-            Seen::Grown(from) if self.follows_log => self.follow(slots, from, prefix)?,
-            _ => {
-                self.follows_log = false;
-                self.compare(slots.list(prefix)?)
-            }
-        };
-        self.follows_log = true;
+    fn update(&mut self, slots: &mut Slots, prefix: &str) -> Result<Vec<Event>, Error> {
+        if let Some(events) = self.follow(slots, prefix) {
+            return Ok(events);
+        }
+        self.place = None;
+        let mut events = self.compare(slots.list(prefix)?);
+        self.place = Some(slots.loaded()?.place());
         if !std::mem::replace(&mut self.synced, true) {
             events.push(Event::Synced);
         }
         Ok(events)
     }
 
-    fn follow(&mut self, slots: &Slots, from: usize, prefix: &str) -> Result<Vec<Event>, Error> {
+    /// What the log has since; `None` where only a comparison of everything tells.
+    fn follow(&mut self, slots: &Slots, prefix: &str) -> Option<Vec<Event>> {
+        let loaded = slots.loaded().ok()?;
+        let (seed, from) = self.place?;
+        let (now, end) = loaded.place();
+        if now != seed || end < from {
+            return None;
+        }
         let mut events = Vec::new();
-        for commit in slots.loaded()?.commits(from) {
+        for commit in loaded.commits(from) {
             for (key, value) in commit.changes().flatten().filter(|(key, _)| key.starts_with(prefix)) {
                 let entry = value.map(|v| Entry {
                     key: key.to_owned(),
@@ -142,7 +117,8 @@ impl Told {
                 events.extend(self.change(key, entry));
             }
         }
-        Ok(events)
+        self.place = Some((now, end));
+        Some(events)
     }
 
     fn change(&mut self, key: &str, entry: Option<Entry>) -> Option<Event> {
@@ -165,11 +141,5 @@ impl Told {
         entries.sort_by_key(|e| e.revision);
         events.extend(entries.into_iter().map(Event::Put));
         events
-    }
-}
-
-impl Embedded {
-    fn os(&self, error: Errno) -> Error {
-        Error::os(OP, &self.dir, &io::Error::from(error))
     }
 }
