@@ -20,6 +20,12 @@ const NFTABLES: u32 = 7;
 /// Bytes that may wait while nobody reads; what is lost beyond is told as [`Seen::Lost`].
 const ROOM: libc::c_int = 4 << 20;
 
+/// Reports gather for so long: a pod's link makes dozens, and whoever makes it should not share its processors
+/// with a listener that is woken by each.
+pub const GATHER: Duration = Duration::from_millis(20);
+/// Reports that are told at once, about.
+const MOST: usize = 4096;
+
 /// One reported change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
@@ -86,34 +92,43 @@ impl Monitor {
         Ok(Self { socket, buf: Vec::with_capacity(64 << 10), read })
     }
 
-    /// The next reports; none when nothing came within `limit` (at least 1 ms).
+    /// The next reports; none when nothing came within `limit` (at least 1 ms). What comes within [`GATHER`] of
+    /// the first is told with it.
     ///
     /// # Errors
     /// `Io`.
     pub fn next(&mut self, limit: Duration) -> Result<Vec<Seen>, Error> {
-        let failed = |source| Error::Io { op: "read", subject: "netlink monitor".into(), source };
         let bound = limit.max(Duration::from_millis(1));
         set_socket_timeout(borrowed(&self.socket), Timeout::Recv, Some(bound))
             .map_err(|e| failed(e.into()))?;
-        self.buf.clear();
-        match self.socket.recv(&mut &mut self.buf, 0) {
-            Ok(_) => Ok(self.parse()),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                Ok(Vec::new())
-            }
-            Err(e) if Errno::from_io_error(&e) == Some(Errno::NOBUFS) => Ok(vec![Seen::Lost]),
-            Err(e) => Err(failed(e)),
+        let mut all = Vec::new();
+        if self.take(&mut all, 0)? {
+            std::thread::sleep(GATHER);
+            while all.len() < MOST && self.take(&mut all, libc::MSG_DONTWAIT)? {}
         }
+        Ok(all)
     }
 
-    fn parse(&self) -> Vec<Seen> {
+    /// Whether there was something.
+    fn take(&mut self, all: &mut Vec<Seen>, flags: libc::c_int) -> Result<bool, Error> {
+        self.buf.clear();
+        match self.socket.recv(&mut &mut self.buf, flags) {
+            Ok(_) => self.parse(all),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(false);
+            }
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::NOBUFS) => all.push(Seen::Lost),
+            Err(e) => return Err(failed(e)),
+        }
+        Ok(true)
+    }
+
+    fn parse(&self, all: &mut Vec<Seen>) {
         let mut rest = self.buf.as_slice();
-        let mut all = Vec::new();
         while let Some((header, body, tail)) = next_message(rest) {
             rest = tail;
             all.extend((self.read)(&Reply { kind: header.kind, body: body.to_vec() }));
         }
-        all
     }
 }
 
@@ -125,6 +140,10 @@ impl Nl {
     pub fn link_at(&mut self, ifindex: u32) -> Result<Option<Link>, Error> {
         link::link_at(self, ifindex)
     }
+}
+
+fn failed(source: io::Error) -> Error {
+    Error::Io { op: "read", subject: "netlink monitor".into(), source }
 }
 
 fn borrowed(socket: &Socket) -> BorrowedFd<'_> {

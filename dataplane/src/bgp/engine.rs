@@ -43,6 +43,9 @@ const READ: Ready = Ready { read: true, write: false };
 const ROOM: usize = 16 * 1024;
 /// Rounds of messages for one peer before others get their turn.
 const ROUNDS: usize = 64;
+/// What the kernel reports of routes and links gathers for so long: a pod makes dozens of reports, and links are
+/// looked at again after any of them.
+const GATHER: Duration = Duration::from_millis(20);
 /// Selection waits that long for the peers that were up before a restart (decision 33).
 const RESTART_WAIT: Duration = Duration::from_secs(30);
 
@@ -75,6 +78,8 @@ pub(super) struct Engine {
     state: StateFile,
     pub(super) topology: Topology,
     pub(super) fib: Fib,
+    /// The kernel has reported something, which is looked at then.
+    reported: Option<Instant>,
     listeners: Vec<Listener>,
     conns: BTreeMap<ConnId, Conn>,
     /// What is read passes through it.
@@ -132,6 +137,7 @@ impl Engine {
             state: parts.state,
             topology: parts.topology,
             fib: parts.fib,
+            reported: None,
             listeners: Vec::new(),
             conns: BTreeMap::new(),
             buffer: vec![0; READ_AT_ONCE],
@@ -176,7 +182,8 @@ impl Engine {
         let speaker = self.speaker.as_ref().and_then(Speaker::poll_timeout);
         let speaker = speaker.map(|at| at.saturating_sub(self.now()));
         let sockets = self.conns.values().filter_map(|c| c.deadline);
-        let sockets = sockets.min().map(|at| at.saturating_duration_since(Instant::now()));
+        let sockets = sockets.chain(self.reported).min();
+        let sockets = sockets.map(|at| at.saturating_duration_since(Instant::now()));
         // A sign of life at least that often.
         speaker.into_iter().chain(sockets).chain([Duration::from_secs(5)]).min()
     }
@@ -184,7 +191,7 @@ impl Engine {
     fn ready(&mut self, token: Token, what: Ready) {
         match token {
             WOKEN => self.messages(),
-            ROUTES => self.kernel_changed(),
+            ROUTES => self.kernel_reports(),
             token if token >= CONNECTIONS => {
                 let id = ConnId((token - CONNECTIONS) as u32);
                 if what.write {
@@ -201,6 +208,9 @@ impl Engine {
     /// Everything that follows from what came in.
     fn work(&mut self) {
         self.close_overdue();
+        if self.reported.is_some_and(|at| at <= Instant::now()) {
+            self.kernel_changed();
+        }
         let now = self.now();
         if let Some(speaker) = self.speaker.as_mut().filter(|s| s.poll_timeout().is_some_and(|at| at <= now))
         {

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-/// How long a watch waits before it looks whether the daemon stops.
-const TURN: Duration = Duration::from_secs(1);
+/// Pause before a watch that failed is begun again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait of a watch. Its thread ends with the process.
+const QUIET: Duration = Duration::from_secs(60);
 /// Changes that come together make one wish.
 const GATHER: Duration = Duration::from_millis(20);
 /// Secrets in files are looked at again that often.
@@ -66,7 +68,7 @@ fn watch(context: &Context, watched: &Watched, mut tell: impl FnMut(Event) -> bo
             }
             Err(error) => tracing::warn!(prefix, %error, "cannot watch the store; trying again"),
         }
-        context.shutdown.wait(TURN);
+        context.shutdown.wait(PAUSE);
     }
 }
 
@@ -79,7 +81,7 @@ fn follow(
 ) -> bool {
     let mut synced = false;
     while !context.shutdown.is_set() {
-        match watch.next(Deadline::after(TURN)) {
+        match watch.next(Deadline::after(QUIET)) {
             Ok(Some(event)) => {
                 synced |= event == Event::Synced;
                 if !tell(event) {

@@ -3,7 +3,23 @@
 use super::*;
 
 impl Engine {
+    /// There is something to read. Until it is read nothing more is heard of it, but that reports were lost.
+    pub(super) fn kernel_reports(&mut self) {
+        let wait = if self.reported.is_none() { GATHER } else { Duration::ZERO };
+        self.reported = Some(Instant::now() + wait);
+        self.listen_to_kernel(false);
+    }
+
+    fn listen_to_kernel(&self, read: bool) {
+        let wanted = Ready { read, write: false };
+        if let Err(error) = self.poller.change(self.topology.fd(), ROUTES, wanted) {
+            tracing::error!(%error, "the kernel's routes cannot be followed");
+        }
+    }
+
     pub(super) fn kernel_changed(&mut self) {
+        self.reported = None;
+        self.listen_to_kernel(true);
         let changes = match self.topology.read() {
             Ok(changes) => changes,
             Err(error) => return tracing::warn!(%error, "cannot read the kernel's routes"),
