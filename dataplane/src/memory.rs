@@ -18,11 +18,14 @@ use model::keys::{self, Key};
 use model::store::{Entry, Query, Revision, View, Write};
 use prometheus::{IntCounter, IntGauge};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Longest sleep of a follower, so that a stop is noticed; and the pause before a watch is begun again.
-const TURN: Duration = Duration::from_secs(1);
+/// Pause before a watch is begun again, and between two looks at how many there are.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait of a follower. Its thread ends with the process.
+const QUIET: Duration = Duration::from_secs(60);
 
 pub struct Memory {
     store: Arc<dyn Store>,
@@ -73,15 +76,19 @@ impl Memory {
     }
 
     /// Follows the watches until the shutdown is set.
-    pub fn run(&self, shutdown: &Shutdown) {
-        std::thread::scope(|threads| {
-            for mirror in &self.mirrors {
-                threads.spawn(|| mirror.run(self.store.as_ref(), shutdown));
-            }
-            while !shutdown.wait(TURN) {
-                self.count();
-            }
-        });
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn run(self: &Arc<Self>, shutdown: &Shutdown) -> io::Result<()> {
+        for at in 0..self.mirrors.len() {
+            let (memory, shutdown) = (self.clone(), shutdown.clone());
+            let follow = move || memory.mirrors[at].run(memory.store.as_ref(), &shutdown);
+            std::thread::Builder::new().name("memory-watch".into()).spawn(follow)?;
+        }
+        while !shutdown.wait(PAUSE) {
+            self.count();
+        }
+        Ok(())
     }
 
     fn count(&self) {
@@ -202,8 +209,7 @@ impl Store for Memory {
 
 /// The part of the daemon: the watches.
 pub(crate) fn run(context: &Arc<Context>) -> anyhow::Result<()> {
-    context.memory.run(&context.shutdown);
-    Ok(())
+    Ok(context.memory.run(&context.shutdown)?)
 }
 
 /// All that a watch has told of one prefix, or of one key.
@@ -278,14 +284,14 @@ impl Mirror {
             if was_good || !std::mem::replace(&mut told, true) {
                 tracing::warn!(prefix = self.prefix, "requests ask the store itself: {error}");
             }
-            shutdown.wait(TURN);
+            shutdown.wait(PAUSE);
         }
     }
 
     /// Until the shutdown is set, or the watch is broken.
     fn follow(&self, mut watch: Box<dyn Watch>, shutdown: &Shutdown) -> Result<(), Error> {
         while !shutdown.is_set() {
-            if let Some(event) = watch.next(Deadline::after(TURN))? {
+            if let Some(event) = watch.next(Deadline::after(QUIET))? {
                 self.take(event);
             }
         }

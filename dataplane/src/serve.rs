@@ -1,10 +1,12 @@
 //! Serves the plugin's requests.
 //!
 //! ```text
-//!   accept ─► a thread per connection ─► Service::answer ─► cni::Engine ─┬─► group: commits of many calls together
-//!     │        (at most MAX_REQUESTS)                                    └─► links out of use ─► reaper: by group
-//!     └ stops at shutdown: the socket goes, who waits is refused, what runs is finished
+//!   crew of threads: one accepts, and serves what it accepted; before that another takes its place
+//!     Service::answer ─► cni::Engine ─┬─► group: commits of many calls together
+//!                                     └─► links out of use ─► reaper: by group
+//!   at shutdown the socket goes, who waits is refused, what runs is finished
 //! ```
+//! So a request wakes one thread of the daemon and starts none.
 
 mod group;
 mod reaper;
@@ -14,15 +16,21 @@ mod socket;
 pub(crate) use group::Group;
 
 use crate::context::Context;
+use crate::shutdown::Shutdown;
 use anyhow::{Context as _, Result};
+use netlink::NetnsId;
 use reaper::Reaper;
 use service::Service;
 use socket::{Listener, Peer};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Requests served at once; more wait in the socket's backlog.
 const MAX_REQUESTS: usize = 160;
+/// Threads that stay when there is nothing to do.
+const SPARE: usize = 4;
 /// How long requests that run are waited for at the end.
 const FINISH: Duration = Duration::from_secs(20);
 
@@ -33,69 +41,122 @@ const FINISH: Duration = Duration::from_secs(20);
 pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
     let ready = context.health.condition("socket");
     let reaper = Reaper::start(context).context("starting the deletion of links")?;
-    let service = Arc::new(Service::new(context.clone(), reaper.clone()));
-    let listener = Listener::bind(&context.config.socket).context("--socket")?;
+    let crew = Arc::new(Crew {
+        service: Service::new(context.clone(), reaper.clone()),
+        listener: Listener::bind(&context.config.socket).context("--socket")?,
+        shutdown: context.shutdown.clone(),
+        home: NetnsId::own().context("looking at the host's network namespace")?,
+        turn: Mutex::new(()),
+        waiting: AtomicUsize::new(0),
+        members: Members::default(),
+    });
+    crew.hire().context("starting a thread for requests")?;
     ready.ready();
-    let running = Arc::new(Running::default());
-    while let Some(peer) = listener.accept(&context.shutdown) {
-        running.wait_until(MAX_REQUESTS - 1, Instant::now() + Duration::from_secs(3600));
-        begin(&service, &running, peer);
-    }
-    listener.close_and_refuse("percaled is stopping");
-    if !running.wait_until(0, Instant::now() + FINISH) {
+    while !context.shutdown.wait(Duration::from_secs(3600)) {}
+    crew.listener.close_and_refuse("percaled is stopping");
+    if !crew.members.are_gone_by(Instant::now() + FINISH) {
         tracing::warn!("requests still run; their plugins will ask the next daemon");
     }
     reaper.stop();
     Ok(())
 }
 
-fn begin(service: &Arc<Service>, running: &Arc<Running>, peer: Peer) {
-    let place = Place::take(running);
-    let service = service.clone();
-    let serve = move || {
-        service.serve(peer);
-        drop(place);
-    };
-    if let Err(e) = std::thread::Builder::new().name("request".into()).spawn(serve) {
-        // The plugin finds the connection closed and asks again.
-        tracing::warn!("no thread for a request: {e}");
+/// The threads that serve requests.
+struct Crew {
+    service: Service,
+    listener: Listener,
+    shutdown: Shutdown,
+    home: NetnsId,
+    /// Held by the one that accepts.
+    turn: Mutex<()>,
+    /// Members that accept, or wait for their turn to.
+    waiting: AtomicUsize,
+    members: Members,
+}
+
+impl Crew {
+    /// Starts another member, unless there are as many as there may be.
+    fn hire(self: &Arc<Self>) -> io::Result<()> {
+        let Some(place) = Place::take(self) else { return Ok(()) };
+        let work = move || {
+            let place = place;
+            place.0.work();
+        };
+        std::thread::Builder::new().name("request".into()).spawn(work).map(drop)
+    }
+
+    fn work(self: &Arc<Self>) {
+        while let Some(peer) = self.next() {
+            self.see_to_the_next();
+            self.service.serve(peer);
+            if !self.is_home() {
+                tracing::warn!("a request left its thread in another network namespace; the thread ends");
+                return self.see_to_the_next();
+            }
+            if self.waiting.load(Ordering::SeqCst) >= SPARE {
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Peer> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = self.listener.accept(&self.shutdown);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        peer
+    }
+
+    /// Somebody accepts while this member does not.
+    fn see_to_the_next(self: &Arc<Self>) {
+        if self.waiting.load(Ordering::SeqCst) == 0
+            && let Err(e) = self.hire()
+        {
+            // Requests wait for one of those that there are.
+            tracing::warn!("no thread for more requests: {e}");
+        }
+    }
+
+    /// A request enters its pod's namespace and comes back; one that panicked may not have.
+    fn is_home(&self) -> bool {
+        NetnsId::own().is_ok_and(|own| own == self.home)
     }
 }
 
-/// How many requests are being served.
+/// How many members there are.
 #[derive(Default)]
-struct Running {
+struct Members {
     count: Mutex<usize>,
     fewer: Condvar,
 }
 
-impl Running {
-    /// Whether there were at most `most` before `end`.
-    fn wait_until(&self, most: usize, end: Instant) -> bool {
+impl Members {
+    fn are_gone_by(&self, end: Instant) -> bool {
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let left = end.saturating_duration_since(Instant::now());
-        let waited = self.fewer.wait_timeout_while(count, left, |count| *count > most);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 <= most
-    }
-
-    fn change(&self, f: impl FnOnce(&mut usize)) {
-        f(&mut self.count.lock().unwrap_or_else(PoisonError::into_inner));
-        self.fewer.notify_all();
+        let waited = self.fewer.wait_timeout_while(count, left, |count| *count > 0);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
     }
 }
 
-/// One request's place among those that run.
-struct Place(Arc<Running>);
+/// A member's place in the crew.
+struct Place(Arc<Crew>);
 
 impl Place {
-    fn take(running: &Arc<Running>) -> Self {
-        running.change(|count| *count += 1);
-        Self(running.clone())
+    /// `None`: all are taken.
+    fn take(crew: &Arc<Crew>) -> Option<Self> {
+        let mut count = crew.members.count.lock().unwrap_or_else(PoisonError::into_inner);
+        if *count >= MAX_REQUESTS {
+            return None;
+        }
+        *count += 1;
+        Some(Self(crew.clone()))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.change(|count| *count -= 1);
+        *self.0.members.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.members.fewer.notify_all();
     }
 }

@@ -30,7 +30,7 @@ fn with_memory(test: impl FnOnce(&Memory, &Arc<dyn Store>)) {
     let dir = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path(), Mode::Create).unwrap());
     put(store.as_ref(), &keys::pool("one"), "1");
-    let memory = Memory::of_cluster(store.clone(), "n1", &Metrics::default());
+    let memory = Arc::new(Memory::of_cluster(store.clone(), "n1", &Metrics::default()));
     let shutdown = Shutdown::new().unwrap();
     std::thread::scope(|threads| {
         threads.spawn(|| memory.run(&shutdown));

@@ -18,18 +18,26 @@ mod tunnels;
 use crate::context::Context;
 use crate::health::Condition;
 use anyhow::Result;
-use datastore::{Deadline, Watch};
+use datastore::Deadline;
 use model::keys;
 use model::node::NodeNet;
 use settings::Settings;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Bound on one call of the store.
 const CALL: Duration = Duration::from_secs(10);
 /// Pause after a failed pass.
 const RETRY: Duration = Duration::from_secs(2);
+/// The plane and the shutdown are looked at that often.
 const TURN: Duration = Duration::from_millis(500);
+/// What changes together makes one pass.
+const GATHER: Duration = Duration::from_millis(20);
+/// Pause before a watch that failed is begun again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait of a watch. Its thread ends with the process.
+const QUIET: Duration = Duration::from_secs(60);
 
 pub(crate) use settings::random_key;
 
@@ -44,12 +52,9 @@ pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
         own: None,
     };
     let beat = context.health.heartbeat("node", Duration::from_secs(120));
-    let mut watches = Vec::new();
+    let changes = watch(context)?;
     while !context.shutdown.is_set() {
         beat.beat();
-        if watches.is_empty() {
-            watches = node.watches();
-        }
         let pause = match node.pass() {
             Ok(()) => {
                 node.condition.ready();
@@ -60,9 +65,7 @@ pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
                 RETRY
             }
         };
-        if !wait(&mut watches, pause, &mut node) {
-            watches.clear();
-        }
+        wait(&changes, pause, &mut node);
     }
     Ok(())
 }
@@ -102,49 +105,43 @@ impl NodePart<'_> {
             Err(error) => tracing::warn!("{error:#}"),
         }
     }
-
-    fn watches(&self) -> Vec<Box<dyn Watch>> {
-        let prefixes = [keys::pools(), keys::node(&self.context.node_name)];
-        prefixes.iter().filter_map(|prefix| self.context.store.watch(prefix).ok()).collect()
-    }
 }
 
-/// Waits for the next pass: until something changed or `pause` is over. False: a watch has failed.
-fn wait(watches: &mut [Box<dyn Watch>], pause: Duration, node: &mut NodePart) -> bool {
+/// Hears of changes of pools and of this node's object.
+fn watch(context: &Arc<Context>) -> Result<Receiver<()>> {
+    let (tell, changes) = channel();
+    for prefix in [keys::pools(), keys::node(&context.node_name)] {
+        let (context, tell) = (context.clone(), tell.clone());
+        let follow = move || while follow(&context, &prefix, &tell) {};
+        std::thread::Builder::new().name("node-watch".into()).spawn(follow)?;
+    }
+    Ok(changes)
+}
+
+/// Until the watch fails; what it missed counts as a change. False: nobody listens any more.
+fn follow(context: &Context, prefix: &str, tell: &Sender<()>) -> bool {
+    if let Ok(mut watch) = context.store.watch(prefix) {
+        while let Ok(event) = watch.next(Deadline::after(QUIET)) {
+            if event.is_some() && tell.send(()).is_err() {
+                return false;
+            }
+        }
+    }
+    !context.shutdown.wait(PAUSE) && tell.send(()).is_ok()
+}
+
+/// Waits for the next pass: until something changed or `pause` is over.
+fn wait(changes: &Receiver<()>, pause: Duration, node: &mut NodePart) {
     let until = Instant::now() + pause;
     let wireguard = node.context.plane.wireguard();
     while Instant::now() < until && !node.context.shutdown.is_set() {
         node.announce();
         if node.context.plane.wireguard() != wireguard {
-            return true;
+            return;
         }
-        if watches.is_empty() {
-            return !node.context.shutdown.wait(TURN);
-        }
-        let mut changed = false;
-        for watch in watches.iter_mut() {
-            match watch.next(Deadline::after(TURN / 2)) {
-                Ok(event) => changed |= event.is_some(),
-                Err(_) => return false,
-            }
-        }
-        if changed {
-            return drain(watches);
+        if changes.recv_timeout(TURN.min(pause)).is_ok() {
+            while changes.recv_timeout(GATHER).is_ok() {}
+            return;
         }
     }
-    true
-}
-
-/// Takes what is there already: one pass does for all of it.
-fn drain(watches: &mut [Box<dyn Watch>]) -> bool {
-    for watch in watches {
-        loop {
-            match watch.next(Deadline::after(Duration::from_millis(20))) {
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(_) => return false,
-            }
-        }
-    }
-    true
 }

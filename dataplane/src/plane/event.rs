@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::shutdown::Shutdown;
+use anyhow::Result;
 use datastore::{Deadline, Event as StoreEvent, Store, Watch};
 use model::keys::{self, Scope};
 use model::{Family, keys::MASQUERADE};
@@ -9,7 +10,6 @@ use netlink::{Monitor, Seen};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::Scope as Threads;
 use std::time::Duration;
 
 /// One thing heard.
@@ -29,7 +29,10 @@ pub(super) const PREFIXES: usize = 6;
 
 /// Events that wait at most; then the sources wait.
 const QUEUE: usize = 4096;
-const TURN: Duration = Duration::from_secs(1);
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait for something to hear. The threads end with the process.
+const QUIET: Duration = Duration::from_secs(60);
 
 fn prefixes() -> [String; PREFIXES] {
     let blocks = |family| keys::blocks(&Scope::Cluster, family);
@@ -46,28 +49,30 @@ fn prefixes() -> [String; PREFIXES] {
 /// Starts all sources.
 ///
 /// # Errors
-/// When the kernel cannot be listened to.
-pub(super) fn start<'s>(
-    threads: &'s Threads<'s, '_>,
-    context: &'s Arc<Context>,
-) -> Result<Receiver<Event>, netlink::Error> {
+/// When the kernel cannot be listened to, or there is no thread to be had.
+pub(super) fn start(context: &Arc<Context>) -> Result<Receiver<Event>> {
     let (sender, events) = sync_channel(QUEUE);
     for (number, prefix) in prefixes().into_iter().enumerate() {
-        let sender = sender.clone();
-        threads.spawn(move || follow(&context.store, &prefix, number, &sender, &context.shutdown));
+        let (context, sender) = (context.clone(), sender.clone());
+        spawn(move || follow(&context.store, &prefix, number, &sender, &context.shutdown))?;
     }
     for monitor in [Monitor::routes()?, Monitor::nftables()?] {
-        let sender = sender.clone();
-        threads.spawn(move || listen(monitor, &sender, &context.shutdown));
+        let (context, sender) = (context.clone(), sender.clone());
+        spawn(move || listen(monitor, &sender, &context.shutdown))?;
     }
     Ok(events)
 }
 
+fn spawn(body: impl FnOnce() + Send + 'static) -> Result<()> {
+    std::thread::Builder::new().name("plane-watch".into()).spawn(body)?;
+    Ok(())
+}
+
 fn listen(mut monitor: Monitor, sender: &SyncSender<Event>, shutdown: &Shutdown) {
     while !shutdown.is_set() {
-        let seen = monitor.next(TURN).unwrap_or_else(|error| {
+        let seen = monitor.next(QUIET).unwrap_or_else(|error| {
             tracing::warn!("{error}");
-            shutdown.wait(TURN);
+            shutdown.wait(PAUSE);
             vec![Seen::Lost]
         });
         if !seen.is_empty() && sender.send(Event::Kernel(seen)).is_err() {
@@ -92,7 +97,7 @@ fn follow(
         };
         let Some(error) = ended else { return };
         tracing::warn!(prefix, "watching: {error}");
-        shutdown.wait(TURN);
+        shutdown.wait(PAUSE);
     }
 }
 
@@ -115,7 +120,7 @@ impl Mirror {
     ) -> Option<datastore::Error> {
         self.doubtful = self.told.clone();
         while !shutdown.is_set() {
-            let event = match watch.next(Deadline::after(TURN)) {
+            let event = match watch.next(Deadline::after(QUIET)) {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
                 Err(error) => return Some(error),

@@ -58,10 +58,8 @@ pub fn is_bgp(env: &dyn Fn(&str) -> Option<OsString>) -> bool {
 
 /// Runs until the shutdown is set. Forwarding state stays as it is.
 pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
-    std::thread::scope(|scope| {
-        let events = event::start(scope, context).context("listening to the kernel")?;
-        Plane::new(context)?.run(&events)
-    })
+    let events = event::start(context).context("listening to the kernel")?;
+    Plane::new(context)?.run(&events)
 }
 
 /// What is to be done and when.

@@ -98,7 +98,7 @@ impl Listener {
     }
 
     /// Nobody can connect any more; who did and was not heard yet is told to serve itself.
-    pub fn close_and_refuse(self, why: &str) {
+    pub fn close_and_refuse(&self, why: &str) {
         let _ = fs::remove_file(&self.path);
         while let Ok(Some(peer)) = self.try_accept() {
             if let Ok((message, _)) = peer.request() {
