@@ -58,16 +58,20 @@ fn add_all(contender: &Contender, network: &Network, pods: &[Attachment]) -> (f6
     (took, answers.iter().map(result).collect())
 }
 
-/// Milliseconds of each burst of `pods` DELs, in the order of the contenders.
-pub fn del(all: &[Contender], pods: usize, rounds: usize) -> Vec<Vec<f64>> {
+/// Milliseconds of each burst of `pods` DELs, in the order of the contenders, and of as many processes that
+/// do nothing.
+pub fn del(all: &[Contender], pods: usize, rounds: usize) -> (Vec<Vec<f64>>, Vec<f64>) {
+    let empty = compile(&all[0].bed, "int main(void) { return 0; }\n", "empty");
     let mut times = vec![Vec::new(); all.len()];
+    let mut floor = Vec::new();
     for round in 0..rounds {
         for turn in 0..all.len() {
             let i = (turn + round) % all.len();
             times[i].push(burst_of_dels(&all[i], pods, round));
         }
+        floor.push(empty_burst(&empty, pods));
     }
-    times
+    (times, floor)
 }
 
 fn burst_of_dels(contender: &Contender, pods: usize, round: usize) -> f64 {

@@ -8,25 +8,53 @@ use super::contender::Contender;
 use super::report::{Case, Report};
 use super::{Families, Rounds, burst, calls};
 use crate::cluster::Kind;
+use std::time::Duration;
+
+/// How much is measured.
+struct Size {
+    rounds: Rounds,
+    /// Pods that come or go at once.
+    pods: usize,
+    /// By which a cluster's store is late, in milliseconds.
+    delays: &'static [u64],
+    nodes: u32,
+    /// Pods of the node that is looked at beside the others.
+    own_pods: usize,
+    /// For how long an idle daemon is looked at.
+    idle: Duration,
+}
+
+impl Size {
+    /// `PERCALE_BENCH_SMOKE=1`: a few seconds, to see that all of it works.
+    fn from_env(rounds: Rounds) -> Self {
+        if std::env::var_os("PERCALE_BENCH_SMOKE").is_none() {
+            let (delays, idle) = (&[5, 20], Duration::from_secs(30));
+            return Self { rounds, pods: 110, delays, nodes: 1000, own_pods: 250, idle };
+        }
+        let rounds = Rounds { calls: 3, bursts: 1 };
+        Self { rounds, pods: 12, delays: &[20], nodes: 40, own_pods: 6, idle: Duration::from_secs(2) }
+    }
+}
 
 /// Runs all parts, or those that the environment names.
-pub fn daemon(rounds: &Rounds) {
+pub fn daemon(rounds: Rounds) {
     let chosen = std::env::var("PERCALE_BENCH_CASES").unwrap_or_default();
     let wanted = |part: &str| chosen.is_empty() || chosen.split(',').any(|name| name == part);
     let mut report = Report::new("daemon");
+    let size = Size::from_env(rounds);
     if wanted("one") {
-        one_at_a_time(rounds, &mut report);
+        one_at_a_time(&size.rounds, &mut report);
     }
     if wanted("dels") {
-        dels_at_once(rounds, &mut report);
+        dels_at_once(&size, &mut report);
     }
     for (kind, name) in [(Kind::Etcd, "etcd"), (Kind::Kubernetes, "kubernetes")] {
         if wanted(name) {
-            slow::pods_at_once(kind, name, rounds.bursts, &mut report);
+            slow::pods_at_once(kind, name, &size, &mut report);
         }
     }
     if wanted("scale") {
-        scale::thousand_nodes(&mut report);
+        scale::many_nodes(&size, &mut report);
     }
     report.finish();
 }
@@ -49,7 +77,7 @@ fn one_at_a_time(rounds: &Rounds, report: &mut Report) {
     }
 }
 
-fn dels_at_once(rounds: &Rounds, report: &mut Report) {
+fn dels_at_once(size: &Size, report: &mut Report) {
     let families = Families::V4;
     let all = [
         Contender::percale(families).asking(),
@@ -57,6 +85,8 @@ fn dels_at_once(rounds: &Rounds, report: &mut Report) {
         Contender::ptp(families, true),
     ];
     let _daemon = all[0].daemon();
-    let times = burst::del(&all, 110, rounds.bursts);
-    report.against("110 DELs at once", Some(5.0), &all, &times);
+    let (times, floor) = burst::del(&all, size.pods, size.rounds.bursts);
+    let name = format!("{} DELs at once", size.pods);
+    report.against(&name, Some(5.0), &all, &times);
+    report.push(Case::alone("  as many processes that do nothing", &floor));
 }

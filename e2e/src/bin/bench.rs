@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Some("bgp") => bgp(count("PERCALE_BENCH_ROUNDS", 3)),
         Some("counts") => counts(),
         Some("daemon") => {
-            daemon(&Rounds { calls, bursts });
+            daemon(Rounds { calls, bursts });
             Verdict::Within
         }
         Some("ipam") => {

@@ -1,8 +1,9 @@
-//! One node with 250 pods among a thousand: from start to ready, memory, idle CPU, and how fast the others'
+//! One node with many pods among many nodes: from start to ready, memory, idle CPU, and how fast the others'
 //! changes reach its kernel.
 
 use super::super::calls::ms;
 use super::super::report::{Case, Report};
+use super::Size;
 use crate::nodes::{Cluster, wait};
 use datastore::{Deadline, Store as _};
 use model::store::{Expect, Write};
@@ -15,12 +16,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const NODES: u32 = 1000;
-const PODS: usize = 250;
 /// Addresses in use of each node's block.
 const USED: u32 = 30;
-/// For how long an idle daemon is looked at.
-const IDLE: Duration = Duration::from_secs(30);
 const ENV: [(&str, &str); 4] = [
     ("CALICO_NETWORKING_BACKEND", "vxlan"),
     ("CALICO_IPV4POOL_CIDR", "10.50.0.0/16"),
@@ -28,22 +25,24 @@ const ENV: [(&str, &str); 4] = [
     ("CALICO_IPV6POOL_CIDR", "fd50::/64"),
 ];
 
-pub(super) fn thousand_nodes(report: &mut Report) {
+pub(super) fn many_nodes(size: &Size, report: &mut Report) {
+    let nodes = size.nodes;
     let mut cluster = Cluster::new("bench", &[1], &ENV);
     // The others were there first, so that this node takes no block of theirs.
-    commit(&cluster, (0..NODES).flat_map(|n| [node(n), block(n, n)]).collect());
+    commit(&cluster, (0..nodes).flat_map(|n| [node(n), block(n, n)]).collect());
     cluster.nodes[0].start();
     cluster.nodes[0].wait_ready();
-    let pods: Vec<_> = (0..PODS).map(|i| cluster.add(0, &format!("p{i}"))).collect();
+    let pods: Vec<_> = (0..size.own_pods).map(|i| cluster.add(0, &format!("p{i}"))).collect();
     let starts: Vec<f64> = (0..3).map(|_| restart(&mut cluster)).collect();
-    report.push(Case::goal("start to ready, 250 pods, 1,000 nodes", &starts, 1000.0));
-    wait("all routes", Duration::from_secs(60), || routed(&cluster, 0) == NODES as usize);
+    let name = format!("start to ready, {} pods, {nodes} nodes", size.own_pods);
+    report.push(Case::goal(&name, &starts, 1000.0));
+    wait("all routes", Duration::from_secs(60), || routed(&cluster, nodes, 0) == nodes as usize);
     sleep(Duration::from_secs(3));
     let mib = status_mib(cluster.nodes[0].pid(), "VmRSS:");
     report.push(Case::goal("  memory", &[mib], 60.0).in_mib());
-    let share = cpu_share(cluster.nodes[0].pid(), IDLE);
+    let share = cpu_share(cluster.nodes[0].pid(), size.idle);
     report.push(Case::goal("  CPU of an idle daemon", &[share * 100.0], 0.1).in_unit("%"));
-    changes(&cluster, report);
+    changes(&cluster, nodes, report);
     for pod in &pods {
         cluster.del(0, pod).unwrap_or_else(|e| panic!("DEL: {e}"));
     }
@@ -120,28 +119,28 @@ fn is_ready() -> bool {
 }
 
 /// How many blocks are routed to the node `shift` behind their first.
-fn routed(cluster: &Cluster, shift: u32) -> usize {
+fn routed(cluster: &Cluster, nodes: u32, shift: u32) -> usize {
     let routes = cluster.nodes[0].host.ip(&["-4", "route"]);
     let via = |route: &serde_json::Value| {
         Some((route["dst"].as_str()?.to_owned(), route["gateway"].as_str()?.to_owned()))
     };
     let via: HashMap<String, String> = routes.iter().filter_map(via).collect();
     let is_so = |n: &u32| {
-        let gateway = vtep((n + shift) % NODES).to_string();
+        let gateway = vtep((n + shift) % nodes).to_string();
         via.get(&format!("{}/26", vtep(*n))) == Some(&gateway)
     };
-    (0..NODES).filter(is_so).count()
+    (0..nodes).filter(is_so).count()
 }
 
 /// Every block goes to the next node.
-fn changes(cluster: &Cluster, report: &mut Report) {
+fn changes(cluster: &Cluster, nodes: u32, report: &mut Report) {
     let mut rates = Vec::new();
     for shift in 1..=3 {
-        let writes = (0..NODES).map(|n| block(n, (n + shift) % NODES)).collect();
+        let writes = (0..nodes).map(|n| block(n, (n + shift) % nodes)).collect();
         let begun = Instant::now();
         commit(cluster, writes);
-        wait("the changes", Duration::from_secs(60), || routed(cluster, shift) == NODES as usize);
-        rates.push(f64::from(NODES) / begun.elapsed().as_secs_f64());
+        wait("the changes", Duration::from_secs(60), || routed(cluster, nodes, shift) == nodes as usize);
+        rates.push(f64::from(nodes) / begun.elapsed().as_secs_f64());
     }
     report.push(Case::alone("changes of blocks until routed", &rates).in_unit("/s"));
 }
