@@ -32,8 +32,10 @@ fn main() {
         return;
     }
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
-        // rustc links with lld there: functions of the same code become one.
-        args("percale", &["-Wl,--icf=all".to_owned()]);
+        // rustc links with lld there: functions of the same code become one, and those that calls run lie apart.
+        let hot = Path::new(env!("CARGO_MANIFEST_DIR")).join("hot.ld");
+        println!("cargo:rerun-if-changed={}", hot.display());
+        args("percale", &["-Wl,--icf=all".to_owned(), format!("-Wl,-T,{}", hot.display())]);
     }
     link("percale-cluster", "libm.a libc.a");
     match musl() {
