@@ -154,7 +154,7 @@ impl Cluster {
         env.extend(etcd.map(|(k, v)| (k.to_owned(), v.to_owned())));
         let store = json!({"datastore_type": "etcdv3", "etcd_endpoints": etcd::URL});
         let name = format!("node{number}");
-        let node = Node { name, host, dir, env, store, _bridge: None, daemon: None };
+        let node = Node { name, host, dir, env, wrap: Vec::new(), store, _bridge: None, daemon: None };
         node.connect(&self.router, subnet, number);
         self.nodes.push(node);
     }

@@ -130,6 +130,23 @@ fn one_daemon_per_host() {
     second.stop();
 }
 
+/// Whatever the socket's mode has become.
+// REQ: D-16
+#[test]
+fn a_user_who_is_not_root_is_not_heard() {
+    let bed = Bed::new("dnobody");
+    let daemon = Daemon::start(&bed);
+    std::fs::set_permissions(socket(&bed), std::fs::Permissions::from_mode(0o666)).unwrap();
+    let ask = "import os, socket, sys\nos.chdir(sys.argv[1])\nos.setuid(65534)\ns = socket.socket(socket.AF_UNIX)\n\
+        s.settimeout(10)\ns.connect('percaled.sock')\ntry: s.send(b'x' * 64)\nexcept BrokenPipeError: pass\n\
+        try: print(len(s.recv(64)))\nexcept ConnectionResetError: print(0)";
+    let dir = socket(&bed).parent().unwrap().to_owned();
+    let told = e2e::netns::must(bed.host.command("python3").args(["-c", ask]).arg(&dir));
+    assert_eq!(told, b"0\n", "the connection is closed without a word");
+    wait_for("it is in the log", || daemon.log().contains("refused a connection of a user who is not root"));
+    assert_eq!(daemon.served(), 0.0);
+}
+
 /// It sees neither the runtime's mounts nor its processes: only descriptors reach it.
 // REQ: D-16
 #[test]

@@ -19,6 +19,8 @@ pub struct Node {
     pub dir: PathBuf,
     /// The daemon's environment.
     pub env: Vec<(String, String)>,
+    /// What runs the daemon, and becomes it.
+    pub wrap: Vec<String>,
     /// Members of the plugin's configuration that name the store.
     pub(super) store: Value,
     /// The way to the API server, where that is the store.
@@ -55,7 +57,9 @@ impl Node {
     /// Starts the daemon.
     pub fn start(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log"));
-        let mut command = Command::new(bin("percaled"));
+        let mut words = self.wrap.iter().map(Into::into).chain([bin("percaled").into_os_string()]);
+        let mut command = Command::new(words.next().expect("there is the daemon at least"));
+        command.args(words);
         let path = |tail: &str| self.dir.join(tail);
         command.arg("--state-dir").arg(path("state")).arg("--ipam-lock-file").arg(path("ipam.lock"));
         command.arg("--attachment-dir").arg(path("attachments")).arg("--socket").arg(path("sock"));
