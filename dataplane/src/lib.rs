@@ -34,7 +34,7 @@ use config::Config;
 use context::Context;
 use datastore::Deadline;
 use datastore::lock::{Kind, Lock};
-use health::Health;
+use health::{Condition, Health};
 use memory::Memory;
 use metrics::Metrics;
 use parts::Part;
@@ -46,15 +46,15 @@ use std::time::Duration;
 /// Every part of the daemon. One that ends before it was asked to ends the daemon with a failure, and
 /// whoever supervises it starts it again.
 const PARTS: &[Part] = &[
-    Part { name: "serve", when: Stage::is_serving, run: serve::run },
-    Part { name: "plane", when: Stage::is_network, run: plane::run },
-    Part { name: "node", when: Stage::is_network, run: node::run },
-    Part { name: "bgp", when: Stage::is_network, run: bgp::run },
-    Part { name: "journal", when: Stage::always, run: owed::run },
-    Part { name: "gc", when: Stage::is_serving, run: gc::run },
-    Part { name: "memory", when: Stage::always, run: memory::run },
-    Part { name: "stage", when: Stage::always, run: stage::run },
-    Part { name: "adopt", when: Stage::always, run: adopt::run },
+    Part { name: "serve", when: Stage::is_serving, condition: Some("socket"), run: serve::run },
+    Part { name: "plane", when: Stage::is_network, condition: Some("plane"), run: plane::run },
+    Part { name: "node", when: Stage::is_network, condition: Some("node"), run: node::run },
+    Part { name: "bgp", when: Stage::is_network, condition: Some("bgp"), run: bgp::run },
+    Part { name: "journal", when: Stage::always, condition: None, run: owed::run },
+    Part { name: "gc", when: Stage::is_serving, condition: None, run: gc::run },
+    Part { name: "memory", when: Stage::always, condition: None, run: memory::run },
+    Part { name: "stage", when: Stage::always, condition: None, run: stage::run },
+    Part { name: "adopt", when: Stage::always, condition: Some("take-over"), run: adopt::run },
 ];
 
 /// How long the daemon waits for another one on this host before it says so again.
@@ -69,15 +69,22 @@ pub fn run(args: &args::Args) -> Result<()> {
     let shutdown = Shutdown::new().context("preparing the stop")?;
     shutdown.on_signals().context("listening for signals")?;
     let (health, metrics) = (Health::default(), Metrics::default());
+    let start = health.condition(parts::START);
     let http = http::start(&config, &health, &metrics, &shutdown)?;
-    let outcome = work(config, health, metrics, &shutdown);
+    let outcome = work(config, health, metrics, &shutdown, &start);
     shutdown.set();
     http.join().ok();
     outcome
 }
 
-fn work(config: Config, health: Health, metrics: Metrics, shutdown: &Shutdown) -> Result<()> {
-    let Some(_alone) = be_the_only_one(&config, shutdown)? else { return Ok(()) };
+fn work(
+    config: Config,
+    health: Health,
+    metrics: Metrics,
+    shutdown: &Shutdown,
+    start: &Condition,
+) -> Result<()> {
+    let Some(_alone) = be_the_only_one(&config, shutdown, start)? else { return Ok(()) };
     let Some(store) = store::open(&config, &health, shutdown)? else { return Ok(()) };
     let node_name = config.node_name()?;
     let memory = match config.is_cluster() {
@@ -103,12 +110,13 @@ fn work(config: Config, health: Health, metrics: Metrics, shutdown: &Shutdown) -
 
 /// One daemon per host, by a lock in its state directory. The one that an upgrade replaces may need
 /// a moment to end. `None`: asked to stop before.
-fn be_the_only_one(config: &Config, shutdown: &Shutdown) -> Result<Option<Lock>> {
+fn be_the_only_one(config: &Config, shutdown: &Shutdown, start: &Condition) -> Result<Option<Lock>> {
     let path = config.state_dir.join("percaled.lock");
     while !shutdown.is_set() {
         match Lock::acquire(&path, Kind::Exclusive, Deadline::after(PATIENCE)) {
             Ok(lock) => return Ok(Some(lock)),
             Err(e) if e.kind == datastore::ErrorKind::Timeout => {
+                start.not_ready("another percaled serves this host; waiting for it to end");
                 tracing::warn!(lock = %path.display(), "another percaled serves this host; waiting for it to end");
             }
             Err(e) => return Err(e).context("taking the lock of the host's daemon"),

@@ -6,11 +6,16 @@ use anyhow::{Result, anyhow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
+/// The condition that holds once those of all parts are known: a daemon that has just started is not ready.
+pub(crate) const START: &str = "start";
+
 /// A part: its name and what it does until the shutdown is set.
 pub(crate) struct Part {
     pub name: &'static str,
     /// In which stages of a take-over it works.
     pub when: fn(Stage) -> bool,
+    /// What readiness waits for, from before the first part runs.
+    pub condition: Option<&'static str>,
     pub run: fn(&Arc<Context>) -> Result<()>,
 }
 
@@ -22,7 +27,10 @@ pub(crate) fn run(parts: &'static [Part], context: &Arc<Context>) -> Result<()> 
     let (sender, ended) = mpsc::channel();
     let mut outcome = Ok(());
     let mut threads = Vec::new();
-    for part in parts.iter().filter(|part| (part.when)(context.stage)) {
+    let parts = || parts.iter().filter(|part| (part.when)(context.stage));
+    parts().filter_map(|part| part.condition).for_each(|name| drop(context.health.condition(name)));
+    context.health.condition(START).ready();
+    for part in parts() {
         match spawn(part, context, sender.clone()) {
             Ok(thread) => threads.push(thread),
             Err(error) => {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{IoSlice, Read as _, Write as _};
 use std::net::IpAddr;
+use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -117,8 +118,13 @@ fn a_daemon_of_another_store_or_node_leaves_the_request_to_the_plugin() {
 fn one_daemon_per_host() {
     let bed = Bed::new("done");
     let first = Daemon::start(&bed);
-    let second = Daemon::launch(&bed, &Start::with_args(&["--health-addr", "", "--metrics-addr", ""]));
+    let second =
+        Daemon::launch(&bed, &Start::with_args(&["--health-addr", "127.0.0.1:9199", "--metrics-addr", ""]));
     wait_for("the second waits", || second.log().matches("percaled runs").count() == 1);
+    let listens = || bed.host.run(|| TcpStream::connect(("127.0.0.1", 9199)).is_ok());
+    wait_for("the second tells of its health", listens);
+    let (verdict, reasons) = second.get(9199, "/readiness");
+    assert!(verdict == 503 && reasons.contains("start:"), "{verdict} {reasons}");
     let ns = bed.netns("pod");
     let pod = Attachment::new("c1", &ns);
     network(&bed).add(&pod).unwrap();

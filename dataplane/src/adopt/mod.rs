@@ -31,6 +31,7 @@ pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
         Stage::All => take_over(context),
         Stage::GivenBack => give_back(context),
         Stage::Own | Stage::Plugin => {
+            context.health.condition("take-over").ready();
             while !context.shutdown.wait(RESYNC) {}
             Ok(())
         }

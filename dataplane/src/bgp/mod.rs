@@ -45,6 +45,7 @@ const KERNEL: Duration = Duration::from_secs(5);
 pub(crate) fn run(context: &Arc<Context>) -> Result<()> {
     if !crate::plane::is_bgp(&|name| env::var_os(name)) {
         tracing::info!("CALICO_NETWORKING_BACKEND: no BGP on this node");
+        context.health.condition("bgp").ready();
         while !context.shutdown.wait(Duration::from_secs(3600)) {}
         return Ok(());
     }

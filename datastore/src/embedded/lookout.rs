@@ -1,12 +1,14 @@
 //! One ear for all watches of a store in a process: whoever commits pays for each listener.
 
 use super::Embedded;
+use super::disk::File;
 use super::slots::Slots;
 use crate::{Deadline, Error, ErrorKind};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::inotify::{self, ReadFlags};
+use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -114,7 +116,8 @@ impl Heard {
 
 fn subscribe(store: &Embedded) -> rustix::io::Result<OwnedFd> {
     let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&fd, &store.dir, inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE)?;
+    let news = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE_SELF;
+    inotify::add_watch(&fd, &store.dir, news)?;
     Ok(fd)
 }
 
@@ -136,16 +139,29 @@ fn listen(changes: &OwnedFd, end: &OwnedFd, heard: &Heard) {
     }
 }
 
-/// Whether the directory is gone.
+/// Whether the directory is gone, or going: its inode lives as long as somebody has its files open, and so its own
+/// end is not told, but that of its files is; nothing else deletes
+/// one.
 fn drain(changes: &OwnedFd) -> bool {
     let mut room = [MaybeUninit::uninit(); 4096];
     let mut reports = inotify::Reader::new(changes, &mut room);
     loop {
         match reports.next() {
-            Ok(report) if report.events().contains(ReadFlags::IGNORED) => return true,
+            Ok(report) if report.events().intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) => {
+                return true;
+            }
+            Ok(report) if report.events().contains(ReadFlags::DELETE) && is_ours(report.file_name()) => {
+                return true;
+            }
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return false,
             Err(_) => return true,
         }
     }
+}
+
+fn is_ours(name: Option<&CStr>) -> bool {
+    name.is_some_and(|name| {
+        [File::A, File::B, File::Mark].iter().any(|file| name.to_bytes() == file.name().as_bytes())
+    })
 }

@@ -72,11 +72,11 @@ impl Watch for Watcher {
                 return Ok(Some(event));
             }
             match self.looked.filter(|looked| *looked == self.lookout.changes()) {
+                _ if self.lookout.is_deaf() => return Err(self.lookout.gone()),
                 None => match self.look(deadline) {
                     Err(e) if e.kind == ErrorKind::Timeout => return Ok(None),
                     other => other?,
                 },
-                Some(_) if self.lookout.is_deaf() => return Err(self.lookout.gone()),
                 Some(looked) if !self.lookout.wait(looked, deadline) => return Ok(None),
                 Some(_) => {}
             }
