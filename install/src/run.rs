@@ -7,7 +7,7 @@ use crate::options::{Mode, Options, Stage};
 use crate::plan::{self, Plan, Records, Wish};
 use crate::runtimes;
 use crate::set::{Kind, is_own_name};
-use crate::settings::Settings;
+use crate::settings::{CALICOS_CONF_NAME, Settings};
 use crate::show;
 use crate::state::State;
 use crate::wish;
@@ -26,6 +26,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub fn once(settings: &Settings, token: Option<&str>) -> Result<bool> {
     let state = State::new(settings.records_dir());
     let _lock = state.lock()?;
+    finish_give_back(settings, &state)?;
     let records = state.read()?;
     let plan = planned(settings, &state, &records, token)?;
     let whole = wish::is_whole(settings, &records);
@@ -34,10 +35,8 @@ pub fn once(settings: &Settings, token: Option<&str>) -> Result<bool> {
     }
     execute::execute(&plan, &records, &state)?;
     if matches!(settings.mode, Mode::Uninstall | Mode::GiveBack) {
-        if whole {
-            // Its plugins and configuration are back: now it may come.
-            handover::let_calico_in(settings, &calico_config(settings, &state, &records)?)?;
-        }
+        // Calico's plugins and configuration are back: now calico-node may come.
+        finish_give_back(settings, &state)?;
         state.forget()?;
         for dir in [settings.tls_dir(), settings.state_dir.join("conflist")] {
             // Only where it is empty.
@@ -47,13 +46,37 @@ pub fn once(settings: &Settings, token: Option<&str>) -> Result<bool> {
     Ok(plan.changes())
 }
 
+/// The end of a way back from stage 2, whose files are in place: calico-node may come, and the records are empty.
+/// Cut off before, it is due in the next run, whatever that is asked for.
+fn finish_give_back(settings: &Settings, state: &State) -> Result<()> {
+    let records = state.read()?;
+    if !keeps_calico_off(&records) {
+        return Ok(());
+    }
+    let mut settings = settings.clone();
+    if settings.old_conf_name.is_empty() {
+        CALICOS_CONF_NAME.clone_into(&mut settings.old_conf_name);
+    }
+    handover::let_calico_in(&settings, &calico_config(&settings, state, &records)?)?;
+    let nothing = Records::default();
+    state.write(&nothing)?;
+    state.clean(&nothing);
+    Ok(())
+}
+
+/// The node was given back, all but the label.
+fn keeps_calico_off(records: &Records) -> bool {
+    records.current.routes && !records.current.taken_over
+}
+
 /// What `--dry-run` prints.
 ///
 /// # Errors
 /// As `once`, before the first change.
 pub fn dry(settings: &Settings, options: &Options, token: Option<&str>) -> Result<String> {
     let state = State::new(settings.records_dir());
-    let records = state.read()?;
+    let read = state.read()?;
+    let records = if keeps_calico_off(&read) { Records::default() } else { read };
     let plan = planned(settings, &state, &records, token)?;
     Ok(show::render(&plan, &warnings(settings), options.output))
 }
@@ -125,7 +148,8 @@ fn give_back(settings: &Settings, records: &Records) -> Result<Wish> {
     if !taken_over && installed {
         bail!("this node was not taken over from Calico; --uninstall removes Percale");
     }
-    let mut wish = plan::restored(records);
+    // Of a node whose routes were ours it says that calico-node is still kept off, until that has ended too.
+    let mut wish = Wish { routes: wish::is_whole(settings, records), ..plan::restored(records) };
     // A daemon that runs on must not do Calico's work again.
     wish.files.push(wish::stage(settings, "given-back"));
     Ok(wish)

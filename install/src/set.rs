@@ -91,7 +91,8 @@ pub struct Set {
     /// Calico's names are ours on this node.
     #[serde(default)]
     pub taken_over: bool,
-    /// Calico-node's work is ours as well (stage 2).
+    /// Calico-node's work is ours as well (stage 2). Without `taken_over`: it is Calico's again, and calico-node
+    /// is to be let in.
     #[serde(default)]
     pub routes: bool,
     /// It is, or was, the way back to an earlier set.

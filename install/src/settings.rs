@@ -70,6 +70,9 @@ const TEXT: &[&str] = &[
     "KUBECONFIG",
 ];
 
+/// Of Calico's configuration, if CNI_OLD_CONF_NAME does not say otherwise.
+pub const CALICOS_CONF_NAME: &str = "10-calico.conflist";
+
 impl Settings {
     /// # Errors
     /// A variable that cannot be understood, by its name; a file that it names and that cannot be read.
@@ -80,7 +83,7 @@ impl Settings {
         let host_root = options.host_root.clone().unwrap_or_else(|| dir_or(host.join("etc"), "/host", "/"));
         let conf_name = vars.file_name("CNI_CONF_NAME", "10-percale.conflist")?;
         let given = ["CNI_NETWORK_CONFIG", "CNI_NETWORK_CONFIG_FILE"];
-        let old = if matches!(mode, Mode::TakeOver(_) | Mode::GiveBack) { "10-calico.conflist" } else { "" };
+        let old = if matches!(mode, Mode::TakeOver(_) | Mode::GiveBack) { CALICOS_CONF_NAME } else { "" };
         Ok(Self {
             mode,
             bin_dirs: bin_dirs(options),

@@ -328,6 +328,32 @@ fn stage_two(server: &Server) {
     assert_eq!((label(), bed.text("state/take-over").trim()), (Value::Null, "given-back"));
     assert_eq!(bed.text("bin/calico"), bed::plugin("Calico's"));
     ok("DELETE", &format!("{policies}/deny"), &Value::Null);
+
+    // Cut off between its last file and the label, a give-back is finished by the next run, whatever that is asked for.
+    let good = server.kubeconfig().display().to_string();
+    let nobody = fs::read_to_string(&good).unwrap().replace("https://127.0.0.1:", "https://127.255.255.1:");
+    let nobody = bed.put("nobody.conf", &nobody, 0o600).display().to_string();
+    let next_runs: [(&[&str], _); 4] = [
+        (&["--give-back"], Some("given-back")),
+        (&["--take-over"], Some("plugin")),
+        (&["--uninstall"], None),
+        (&[], None),
+    ];
+    for (next, stage) in next_runs {
+        bed.ok(whole);
+        bed.set("KUBECONFIG", &nobody);
+        let told = bed.fails(&["--give-back"]);
+        assert!(told.contains("still keeps calico-node off node node1; run again"), "{told}");
+        assert_eq!((label(), bed.text("state/take-over").trim()), (json!("all"), "given-back"));
+        bed.set("KUBECONFIG", &good);
+        if next.is_empty() {
+            bed.set("CALICO_IPV4POOL_CIDR", "10.91.0.0/16");
+        }
+        bed.ok(&[next, &["--dry-run"]].concat());
+        bed.ok(next);
+        let now = bed.exists("state/take-over").then(|| bed.text("state/take-over"));
+        assert_eq!((label(), now.as_deref().map(str::trim)), (Value::Null, stage), "{next:?}");
+    }
     ok("DELETE", &format!("{sets}/calico-node"), &Value::Null);
     ok("DELETE", "/api/v1/nodes/node1", &Value::Null);
 }
