@@ -23,7 +23,7 @@ mod owed;
 mod own;
 mod parts;
 pub mod plane;
-pub mod privileges;
+mod privileges;
 mod serve;
 pub mod shutdown;
 mod stage;
@@ -66,12 +66,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where it cannot work: a wrong configuration, no state directory, a part that failed.
 pub fn run(args: &args::Args) -> Result<()> {
     let config = Config::resolve(args, &|name| std::env::var_os(name))?;
+    let stage = Stage::read(&config.state_dir);
+    privileges::drop_all_others(stage);
     let shutdown = Shutdown::new().context("preparing the stop")?;
     shutdown.on_signals().context("listening for signals")?;
     let (health, metrics) = (Health::default(), Metrics::default());
     let start = health.condition(parts::START);
     let http = http::start(&config, &health, &metrics, &shutdown)?;
-    let outcome = work(config, health, metrics, &shutdown, &start);
+    let outcome = work(config, stage, health, metrics, &shutdown, &start);
     shutdown.set();
     http.join().ok();
     outcome
@@ -79,6 +81,7 @@ pub fn run(args: &args::Args) -> Result<()> {
 
 fn work(
     config: Config,
+    stage: Stage,
     health: Health,
     metrics: Metrics,
     shutdown: &Shutdown,
@@ -97,7 +100,7 @@ fn work(
         ledger: Arc::new(serve::Group::new(&metrics)),
         node_name,
         state_dir: config.state_dir.clone(),
-        stage: Stage::read(&config.state_dir),
+        stage,
         config,
         shutdown: shutdown.clone(),
         health,

@@ -16,7 +16,6 @@ fn main() -> ExitCode {
         }
     };
     percaled::log::start();
-    percaled::privileges::drop_all_others();
     match percaled::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -49,6 +49,11 @@ impl Stage {
         self != Self::GivenBack
     }
 
+    /// Whether Felix's chains are looked for.
+    pub fn sees_felix(self) -> bool {
+        matches!(self, Self::All | Self::GivenBack)
+    }
+
     pub fn always(self) -> bool {
         true
     }
