@@ -22,6 +22,10 @@ use tokio::time::timeout;
 const NAMES: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /// The cache tells all it has without a pause; after so long it has told it.
 const QUIET: Duration = Duration::from_secs(2);
+/// A busy server pauses too, and to list what is left costs it far more.
+const BUSY: Duration = Duration::from_secs(10);
+/// How often the cache is asked.
+const STREAMS: usize = 3;
 /// So many blocks that the stream did not tell are asked for one by one, more are listed.
 const FEW: usize = 64;
 /// Deletions remembered. Without one a block that is gone may be named once more.
@@ -105,8 +109,14 @@ pub(crate) async fn contents(
     let mut left: BTreeSet<&str> = keys.iter().copied().collect();
     let parents: BTreeSet<&str> = keys.iter().filter_map(|key| key.get(..key.rfind('/')? + 1)).collect();
     for source in parents.iter().map(|parent| sources_once(parent)).collect::<Result<Vec<_>, _>>()?.concat() {
-        // An account that may not watch, or a stream that ends, leaves more to be listed.
-        stream(cluster, &source, &mut left, tell).await;
+        // A cache that falls behind ends its streams. An account that may not watch leaves all to be listed.
+        for _ in 0..STREAMS {
+            let before = left.len();
+            stream(cluster, &source, &mut left, tell).await;
+            if left.len() <= FEW || left.len() == before {
+                break;
+            }
+        }
     }
     if left.len() > FEW {
         for parent in parents {
@@ -134,7 +144,8 @@ async fn stream(
 ) {
     let Ok(mut stream) = Stream::open(cluster, source, "0").await else { return };
     while !left.is_empty() {
-        let Ok(Ok(Some((kind, raw)))) = timeout(QUIET, stream.next()).await else { return };
+        let quiet = if left.len() > FEW { BUSY } else { QUIET };
+        let Ok(Ok(Some((kind, raw)))) = timeout(quiet, stream.next()).await else { return };
         let object = Object::read(source.kind, raw).filter(|_| matches!(kind, Kind::Present));
         if let Some(object) = object.filter(|object| !object.is_deleted()) {
             left.remove(object.key.as_str());

@@ -4,6 +4,8 @@
 //! names the revision or the absence that it expects, so that its second effect is a conflict, and
 //! the answer says that the request was repeated.
 
+mod patience;
+
 use crate::config::Config;
 use crate::error::Failure;
 use crate::token::Token;
@@ -16,20 +18,19 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, Client, ConfigExt as _};
+use patience::{Lost, first_bound};
 use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-/// Bound on one answer; past it the connection counts as dead.
-pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 /// Bound on connecting.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How long a server that cannot be reached is tried again; one that has answered before and is silent, twice.
+/// How long a server that cannot be reached is tried again, and twice if it has answered before.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Pauses between attempts, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -98,7 +99,7 @@ impl Call {
     }
 
     fn is_list(&self) -> bool {
-        self.path.contains('?')
+        self.method == Method::GET && self.path.contains('?')
     }
 }
 
@@ -130,7 +131,7 @@ struct Again {
     /// What the server asks to wait.
     wait: Option<Duration>,
     /// The server did not answer at all.
-    lost: bool,
+    lost: Option<Lost>,
 }
 
 impl Link {
@@ -162,9 +163,10 @@ impl Link {
 
     /// Sends until there is an answer that is no reason to wait. The caller's deadline ends it.
     pub async fn call(&self, call: &Call) -> Result<Answer, Failure> {
-        let (began, mut pause, mut repeated) = (Instant::now(), FIRST_PAUSE, false);
+        let (mut alive, mut pause, mut repeated) = (Instant::now(), FIRST_PAUSE, false);
+        let mut bound = first_bound(call);
         for attempt in 0_u32.. {
-            let again = match self.attempt(call).await? {
+            let again = match self.attempt(call, bound).await? {
                 Ok((code, body)) => {
                     self.answered.store(true, Ordering::Relaxed);
                     self.set_trouble(None);
@@ -174,12 +176,16 @@ impl Link {
             };
             // A kept connection may be stale, one that was made just now is not.
             let once_more = attempt == 0 && self.answered.load(Ordering::Relaxed);
-            if again.lost && !once_more && began.elapsed() + pause > PATIENCE {
-                return Err(again.failure);
+            match again.lost {
+                Some(Lost::Dead) => return Err(again.failure),
+                Some(Lost::Broken) if once_more || alive.elapsed() + pause <= PATIENCE => {}
+                Some(Lost::Broken) => return Err(again.failure),
+                Some(Lost::Slow) => (alive, bound) = (Instant::now(), bound * 2),
+                None => alive = Instant::now(),
             }
             self.set_trouble(Some(again.failure.detail));
             // A refusal (429, 503) had no effect; a lost request and other failures may have had.
-            repeated |= again.lost || again.wait.is_none();
+            repeated |= again.lost.is_some() || again.wait.is_none();
             self.repeated.fetch_add(1, Ordering::Relaxed);
             sleep(again.wait.unwrap_or(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -204,59 +210,63 @@ impl Link {
 
     /// Starts a watch: sends once, with another token if the first was refused.
     pub async fn open(&self, call: &Call) -> Result<(u16, Body), Failure> {
-        let mut response = self.send(call).await?;
+        let mut response = self.head(call, first_bound(call)).await.map_err(|(_, failure)| failure)?;
         if response.status().as_u16() == 401 && self.token.renewed() {
-            response = self.send(call).await?;
+            response = self.head(call, first_bound(call)).await.map_err(|(_, failure)| failure)?;
         }
         Ok((response.status().as_u16(), response.into_body()))
     }
 
-    /// Sends once, whatever the answer.
-    pub async fn once(&self, call: &Call) -> Result<(u16, Vec<u8>), Failure> {
-        let exchange = async {
-            let response = self.send(call).await?;
-            let code = response.status().as_u16();
-            let body = response.into_body().collect().await.map_err(|e| Failure::transport(&e))?;
-            Ok((code, body.to_bytes().to_vec()))
-        };
-        timeout(ANSWER, exchange).await.unwrap_or_else(|_| Err(Failure::late()))
-    }
-
     /// The resources of a group and version, by discovery, which every account may ask for; and the answer's code.
     pub async fn resources(&self, api: &str) -> Result<(u16, Vec<String>), Failure> {
-        let (code, body) = self.once(&Call::get(format!("/apis/{api}"))).await?;
+        let call = Call::get(format!("/apis/{api}"));
+        // Sent once, whatever the answer.
+        let (code, _, body) =
+            self.exchange(&call, first_bound(&call)).await.map_err(|(_, failure)| failure)?;
         let list: Value = serde_json::from_slice(&body).unwrap_or_default();
         let resources = list.get("resources").and_then(Value::as_array).into_iter().flatten();
         let name = |resource: &Value| resource.get("name")?.as_str().map(str::to_owned);
         Ok((code, resources.filter_map(name).collect()))
     }
 
-    async fn attempt(&self, call: &Call) -> Result<Result<(u16, Vec<u8>), Again>, Failure> {
-        let exchange = async {
-            let response = self.send(call).await?;
-            let (code, wait) = (response.status().as_u16(), retry_after(response.headers()));
-            let body = response.into_body().collect().await;
-            Ok::<_, Failure>((code, wait, body.map_err(|e| Failure::transport(&e))?.to_bytes().to_vec()))
-        };
-        let lost = |failure| Again { failure, wait: None, lost: true };
-        let (code, wait, body) = match timeout(ANSWER, exchange).await {
-            Err(_) => return Ok(Err(lost(Failure::late()))),
-            Ok(Err(failure)) if failure.kind == ErrorKind::Unreachable => return Ok(Err(lost(failure))),
-            Ok(Err(failure)) => return Err(failure),
-            Ok(Ok(answer)) => answer,
+    async fn attempt(&self, call: &Call, bound: Duration) -> Result<Result<(u16, Vec<u8>), Again>, Failure> {
+        let (code, wait, body) = match self.exchange(call, bound).await {
+            Ok(answer) => answer,
+            Err((Lost::Broken, failure)) if failure.kind != ErrorKind::Unreachable => return Err(failure),
+            Err((lost, failure)) => return Ok(Err(Again { failure, wait: None, lost: Some(lost) })),
         };
         let failure = Failure::answer(code, &body);
         Ok(match code {
-            401 if self.token.renewed() => Err(Again { failure, wait: Some(Duration::ZERO), lost: false }),
+            401 if self.token.renewed() => Err(Again { failure, wait: Some(Duration::ZERO), lost: None }),
             401 | 403 => return Err(failure),
-            429 | 500.. if failure.kind != ErrorKind::Full => Err(Again { failure, wait, lost: false }),
+            429 | 500.. if failure.kind != ErrorKind::Full => Err(Again { failure, wait, lost: None }),
             _ => Ok((code, body)),
         })
     }
 
+    /// Sends once: the code, what the server asks to wait, and the body.
+    async fn exchange(
+        &self,
+        call: &Call,
+        bound: Duration,
+    ) -> Result<(u16, Option<Duration>, Vec<u8>), (Lost, Failure)> {
+        let response = self.head(call, bound).await?;
+        let (code, wait) = (response.status().as_u16(), retry_after(response.headers()));
+        let (mut stream, mut body) = (response.into_body(), Vec::new());
+        loop {
+            let frame = async { stream.frame().await.transpose().map_err(|e| Failure::transport(&e)) };
+            let Some(frame) = self.patiently(bound, frame).await? else { return Ok((code, wait, body)) };
+            body.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        }
+    }
+
     /// Sends once; the body of the answer is still to come.
-    async fn send(&self, call: &Call) -> Result<Response<Body>, Failure> {
+    async fn head(&self, call: &Call, bound: Duration) -> Result<Response<Body>, (Lost, Failure)> {
         self.count(call);
+        self.patiently(bound, self.put(call)).await
+    }
+
+    async fn put(&self, call: &Call) -> Result<Response<Body>, Failure> {
         let mut request = Request::builder().method(&call.method).uri(&call.path).header(ACCEPT, call.accept);
         if let Some(token) = self.token.header()? {
             request = request.header(AUTHORIZATION, token);

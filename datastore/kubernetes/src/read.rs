@@ -3,7 +3,7 @@
 use crate::blocks;
 use crate::cluster::Cluster;
 use crate::error::Failure;
-use crate::link::{Call, JSON};
+use crate::link::Call;
 use crate::object::Object;
 use crate::place::{Place, Shape, Source, place, sources_once};
 use datastore::ErrorKind;
@@ -13,8 +13,10 @@ use serde_json::Value;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Objects of one page, as other clients have it; the usual block is 10 kB.
+/// Objects of one page, as other clients have it.
 const PAGE: usize = 500;
+/// A full block of 64 addresses is 20 kB, and costs the server several milliseconds, more with every one on a page.
+const PAGE_OF_BLOCKS: usize = 100;
 /// Requests of one `get` at a time.
 const AT_ONCE: usize = 8;
 /// Deletions that one list finishes for others.
@@ -64,7 +66,7 @@ pub(crate) async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<Entry>, 
     let mut entries = Vec::new();
     for source in sources_once(prefix)? {
         let mut noted = 0;
-        let found = collect(cluster, &source, PAGE, JSON, |raw| {
+        let found = collect(cluster, &source, |raw| {
             let object = Object::read(source.kind, raw).filter(|object| object.key.starts_with(prefix))?;
             if noted < NOTED {
                 cluster.note(&object);
@@ -91,7 +93,7 @@ pub(crate) async fn pages(
     tell: &mut dyn FnMut(Entry),
 ) -> Result<(), Failure> {
     for source in sources_once(prefix)? {
-        collect(cluster, &source, PAGE, JSON, |raw| {
+        collect(cluster, &source, |raw| {
             let object = Object::read(source.kind, raw)?;
             if object.key.starts_with(prefix) && !object.is_deleted() {
                 tell(object.entry());
@@ -114,7 +116,7 @@ pub(crate) async fn revisions(cluster: &Cluster, prefix: &str) -> Result<Vec<(St
                     let object = Object::read(source.kind, raw).filter(|object| !object.is_deleted());
                     object.map(|object| (object.key, object.revision))
                 };
-                collect(cluster, &source, PAGE, JSON, key).await?
+                collect(cluster, &source, key).await?
             }
         });
     }
@@ -129,12 +131,10 @@ pub(crate) async fn revisions(cluster: &Cluster, prefix: &str) -> Result<Vec<(St
 async fn collect<T>(
     cluster: &Cluster,
     source: &Source,
-    page: usize,
-    accept: &'static str,
     mut make: impl FnMut(Value) -> Option<T>,
 ) -> Result<Vec<T>, Failure> {
     for _ in 0..LISTS {
-        let (mut pages, mut made) = (Pages::new(source, page, accept), Vec::new());
+        let (mut pages, mut made) = (Pages::new(source), Vec::new());
         loop {
             match pages.next(cluster).await {
                 Ok(Page::Items(items)) => made.extend(items.into_iter().filter_map(&mut make)),
@@ -160,25 +160,20 @@ pub(crate) struct Pages {
     first: String,
     /// `None` after the last.
     next: Option<String>,
-    accept: &'static str,
     /// The moment; empty until the first page.
     pub revision: String,
 }
 
 impl Pages {
-    pub fn new(source: &Source, page: usize, accept: &'static str) -> Self {
+    pub fn new(source: &Source) -> Self {
+        let page = if source.kind.shape == Shape::Block { PAGE_OF_BLOCKS } else { PAGE };
         let first = format!("{}?limit={page}{}", source.path(), source.selectors());
-        Self { next: Some(first.clone()), first, accept, revision: String::new() }
-    }
-
-    /// For a watch.
-    pub fn of_objects(source: &Source) -> Self {
-        Self::new(source, PAGE, JSON)
+        Self { next: Some(first.clone()), first, revision: String::new() }
     }
 
     pub async fn next(&mut self, cluster: &Cluster) -> Result<Page, Failure> {
         let Some(path) = self.next.take() else { return Ok(Page::End) };
-        let answer = cluster.link.call(&Call { accept: self.accept, ..Call::get(path) }).await?;
+        let answer = cluster.link.call(&Call::get(path)).await?;
         match answer.code {
             410 => return Ok(Page::Expired),
             _ if answer.is_success() => {}

@@ -156,7 +156,7 @@ impl Teller {
     async fn tell(&mut self) -> Result<Infallible, Stop> {
         let (mut listed, mut begun) = (Vec::new(), false);
         for source in self.sources.clone() {
-            let mut pages = Pages::of_objects(&source);
+            let mut pages = Pages::new(&source);
             let mut follower = self.follower(source);
             loop {
                 let items = match pages.next(&self.cluster).await? {

@@ -151,6 +151,73 @@ fn a_server_that_stays_busy_ends_with_the_deadline_and_its_reason() {
     assert!(error.kind == ErrorKind::Timeout && error.detail.contains("503"), "{error}");
 }
 
+/// Answers each connection by itself: `/livez` as `life` says, the first GET of an object in `ipamhandles` never, and
+/// lists after 7 seconds of silence before the head and again within the body.
+fn slow(life: &'static str) -> Config {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let unheard = Arc::new(Mutex::new(true));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, unheard) = (stream.unwrap(), unheard.clone());
+            std::thread::spawn(move || answer_slowly(stream, life, &unheard));
+        }
+    });
+    Config { endpoint, ..Config::default() }
+}
+
+fn answer_slowly(mut stream: std::net::TcpStream, life: &str, unheard: &Mutex<bool>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = String::new();
+    while reader.read_line(&mut head).is_ok_and(|n| n > 2) {}
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let pause = Duration::from_secs(if path.contains('?') { 7 } else { 0 });
+    if path.contains("/ipamhandles/") && std::mem::take(&mut *unheard.lock().unwrap()) {
+        std::thread::sleep(Duration::from_secs(100));
+    }
+    let (status, body) = match path {
+        "/livez" => (life, "{}"),
+        _ if path.contains("/ipamhandles/") => ("404 Not Found", r#"{"details":{"name":"a"}}"#),
+        _ => {
+            ("200 OK", r#"{"metadata":{"uid":"u-1","name":"kube-system","resourceVersion":"5"},"items":[]}"#)
+        }
+    };
+    let (begun, rest) = body.split_at(1);
+    let length = body.len();
+    std::thread::sleep(pause);
+    let _ =
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{begun}");
+    std::thread::sleep(pause);
+    let _ = write!(stream, "{rest}");
+}
+
+// REQ: K-04
+#[test]
+fn a_slow_list_is_waited_for_while_the_server_lives() {
+    let store = support::open(&slow("200 OK"));
+    let began = Instant::now();
+    let entries = store.list("/calico/ipam/v2/handle/", soon()).unwrap();
+    assert!(entries.is_empty() && began.elapsed() >= Duration::from_secs(14), "{:?}", began.elapsed());
+    assert!(store.calls().lists == 1 && store.calls().repeated == 0, "{:?}", store.calls());
+}
+
+#[test]
+fn a_lost_answer_of_a_server_that_lives_is_asked_for_again() {
+    let store = support::open(&slow("200 OK"));
+    let began = Instant::now();
+    assert_eq!(get(&store, &handle("unheard")), None);
+    assert!(began.elapsed() < Duration::from_secs(15) && store.calls().repeated == 1, "{:?}", store.calls());
+}
+
+// REQ: K-04
+#[test]
+fn a_slow_list_of_a_server_that_says_it_is_ill_is_an_error_in_seconds() {
+    let store = support::open(&slow("500 Internal Server Error"));
+    let began = Instant::now();
+    let error = store.list("/calico/ipam/v2/handle/", soon()).unwrap_err();
+    assert!(error.kind == ErrorKind::Timeout && began.elapsed() < Duration::from_secs(7), "{error}");
+}
+
 fn account(bed: &Bed, token: &str) -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix("percale-account-").tempdir().unwrap();
     std::fs::copy(bed.dir.join("pki/ca.crt"), dir.path().join("ca.crt")).unwrap();

@@ -3,7 +3,7 @@
 use super::Stop;
 use crate::cluster::Cluster;
 use crate::error::Failure;
-use crate::link::{ANSWER, Call};
+use crate::link::Call;
 use crate::place::Source;
 use http_body_util::BodyExt as _;
 use kube::client::Body;
@@ -15,6 +15,8 @@ use tokio::time::timeout;
 const LONGEST: u64 = 300;
 /// Longest line that is taken: an object of 3 MiB in JSON's longest spelling.
 const LINE: usize = 16 << 20;
+/// Bound on the reason of a refusal.
+const REASON: Duration = Duration::from_secs(5);
 
 /// What a line tells.
 pub(crate) enum Kind {
@@ -39,8 +41,7 @@ impl Stream {
             source.path(),
             source.selectors()
         );
-        let opened = timeout(ANSWER, cluster.link.open(&Call::get(path))).await;
-        let (code, body) = opened.map_err(|_| Failure::late())??;
+        let (code, body) = cluster.link.open(&Call::get(path)).await?;
         match code {
             200 => {
                 let silence = cluster.link.watch_silence;
@@ -78,7 +79,7 @@ impl Stream {
 }
 
 async fn refusal(code: u16, body: Body) -> Failure {
-    match timeout(ANSWER, body.collect()).await {
+    match timeout(REASON, body.collect()).await {
         Ok(Ok(body)) => Failure::answer(code, &body.to_bytes()),
         _ => Failure::answer(code, b""),
     }
