@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// The host's own addresses. It has no default route.
 pub const HOST_V4: &str = "198.51.100.1";
@@ -198,11 +199,16 @@ fn link_all(from: &Path, to: &Path) {
 }
 
 /// Waits until `done` answers true; the deadline is generous, since machines differ.
-pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+pub fn wait_for(what: &str, done: impl FnMut() -> bool) {
+    wait_at_most(Duration::from_secs(30), what, done);
+}
+
+/// As [`wait_for`], for what takes longer.
+pub fn wait_at_most(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
     while !done() {
-        assert!(std::time::Instant::now() < deadline, "waited 30 s in vain: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(begun.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

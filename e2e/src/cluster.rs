@@ -253,7 +253,7 @@ impl Cluster {
         must(&mut shell);
     }
 
-    /// Until both servers answer.
+    /// Until both servers answer. A Kubernetes whose etcd was away takes its time.
     pub fn wait(&self) {
         let answers = |client: &str, url: String| {
             let mut curl = Command::new("curl");
@@ -262,7 +262,7 @@ impl Cluster {
             curl.arg("--key").arg(self.pki(&format!("{client}.key"))).arg(url);
             curl.output().is_ok_and(|out| out.status.success())
         };
-        crate::bed::wait_for("the cluster's servers", || {
+        crate::bed::wait_at_most(Duration::from_secs(120), "the cluster's servers", || {
             answers("etcd-client", format!("{}/health", self.etcd_url()))
                 && answers("admin", format!("{}/readyz", self.url()))
         });
